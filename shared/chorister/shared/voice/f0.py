@@ -1,0 +1,154 @@
+"""Fundamental frequency by a normalised difference function and a Viterbi search.
+
+The difference function is YIN's (de Cheveigne and Kawahara 2002); the search over log-spaced
+states with an unvoiced state follows pYIN (Mauch and Dixon 2014) without its thresholds. All
+steps are products with fixed matrices, running sums and minima, so they have ONNX forms.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chorister.shared.types import SAMPLE_RATE_HZ, FloatArray
+from chorister.shared.voice.frames import frames_of
+
+STATES = 128
+LOWEST_HZ = 62.0
+HIGHEST_HZ = 460.0
+SPAN_SAMPLES = 512
+LONGEST_LAG = 260
+_FFT = 1024
+_FRAMES_AT_ONCE = 2048
+# Added to the difference per sample: what is quieter than this (about -74 dBFS) is unvoiced.
+_QUIET = 2.0 * 2e-4**2
+_UNVOICED_COST = 0.32
+_VOICING_CHANGE_COST = 0.25
+_STEP_COST = 0.02
+_WIDEST_STEP = 8
+# A dip at the period comes back at each of its multiples: the shortest one is preferred.
+_OCTAVE_COST = 0.03
+
+
+@cache
+def state_hz() -> FloatArray:
+    """Centre frequencies of the voiced states, shape (128,), log-spaced from 62 to 460 Hz."""
+    return np.geomspace(LOWEST_HZ, HIGHEST_HZ, STATES).astype(np.float32)
+
+
+@cache
+def state_filters() -> FloatArray:
+    """Matrix that reads the difference function at each state's lag, linear between samples.
+
+    Returns:
+        shape (261, 128), float32.
+    """
+    lags = SAMPLE_RATE_HZ / state_hz().astype(np.float64)
+    below = np.floor(lags).astype(int)
+    weights = np.zeros((LONGEST_LAG + 1, STATES))
+    weights[below, np.arange(STATES)] = 1.0 - (lags - below)
+    weights[below + 1, np.arange(STATES)] = lags - below
+    return weights.astype(np.float32)
+
+
+def normalised_difference(samples: FloatArray) -> FloatArray:
+    """Cumulative-mean-normalised difference of every frame.
+
+    Args:
+        samples: shape (T,), float32, 16 kHz.
+
+    Returns:
+        shape (T // 160, 261), float32, at least 0: near 0 at multiples of the period, near 1 in
+        noise and silence; column k is a lag of k samples, and column 0 is 1.
+    """
+    framed = frames_of(samples, SPAN_SAMPLES + LONGEST_LAG)
+    out = np.ones((len(framed), LONGEST_LAG + 1), np.float32)
+    lags = np.arange(1, LONGEST_LAG + 1)
+    for start in range(0, len(framed), _FRAMES_AT_ONCE):
+        part = framed[start : start + _FRAMES_AT_ONCE].astype(np.float64)
+        power = np.cumsum(np.pad(part**2, ((0, 0), (1, 0))), axis=1)
+        energy = power[:, SPAN_SAMPLES:] - power[:, : LONGEST_LAG + 1]
+        spectrum = np.fft.rfft(part, _FFT) * np.conj(np.fft.rfft(part[:, :SPAN_SAMPLES], _FFT))
+        product = np.fft.irfft(spectrum, _FFT)[:, : LONGEST_LAG + 1]
+        difference = np.maximum(energy[:, :1] + energy - 2.0 * product, 0.0)[:, 1:]
+        difference += _QUIET * SPAN_SAMPLES
+        mean = np.cumsum(difference, axis=1) / lags
+        out[start : start + _FRAMES_AT_ONCE, 1:] = difference / mean
+    return out
+
+
+def _best_path(costs: FloatArray) -> NDArray[np.int64]:
+    """Cheapest walk through the states; `STATES` stands for unvoiced.
+
+    Args:
+        costs: shape (F, 128), cost of each voiced state in each frame.
+
+    Returns:
+        shape (F,), int64, in [0, 128].
+    """
+    frames = len(costs)
+    width = 2 * _WIDEST_STEP + 1
+    steps = _STEP_COST * np.abs(np.arange(width) - _WIDEST_STEP).astype(np.float32)
+    came_from = np.empty((frames, STATES + 1), np.int16)
+    padded = np.full(STATES + 2 * _WIDEST_STEP, np.inf, np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, width)
+    index = np.arange(STATES)
+    voiced = costs[0].copy()
+    unvoiced = np.float32(_UNVOICED_COST)
+    came_from[0] = STATES
+    for t in range(1, frames):
+        padded[_WIDEST_STEP:-_WIDEST_STEP] = voiced
+        reached = windows + steps
+        step = reached.argmin(axis=1)
+        best = reached[index, step]
+        onset = unvoiced + np.float32(_VOICING_CHANGE_COST)
+        starts = onset < best
+        came_from[t, :STATES] = np.where(starts, STATES, index + step - _WIDEST_STEP)
+        loudest = int(voiced.argmin())
+        ending = voiced[loudest] + np.float32(_VOICING_CHANGE_COST)
+        came_from[t, STATES] = STATES if unvoiced <= ending else loudest
+        voiced = np.where(starts, onset, best) + costs[t]
+        unvoiced = min(unvoiced, ending) + np.float32(_UNVOICED_COST)
+        # Only differences count: rebasing keeps float32 exact over hours.
+        base = min(unvoiced, voiced.min())
+        voiced = voiced - base
+        unvoiced = np.float32(unvoiced - base)
+    path = np.empty(frames, np.int64)
+    path[-1] = int(voiced.argmin()) if voiced.min() < unvoiced else STATES
+    for t in range(frames - 1, 0, -1):
+        path[t - 1] = came_from[t, path[t]]
+    return path
+
+
+def _refine(difference: FloatArray, path: NDArray[np.int64]) -> FloatArray:
+    """Moves each voiced frame's lag to the bottom of the parabola around its nearest minimum."""
+    frames = np.flatnonzero(path < STATES)
+    f0_hz = np.zeros(len(path), np.float32)
+    centre = np.rint(SAMPLE_RATE_HZ / state_hz()[path[frames]]).astype(int)
+    reach = np.arange(-3, 4)
+    near = np.clip(centre[:, None] + reach, 2, LONGEST_LAG - 1)
+    lag = near[np.arange(len(frames)), difference[frames[:, None], near].argmin(axis=1)]
+    before, here, after = (difference[frames, lag + offset] for offset in (-1, 0, 1))
+    curve = np.maximum(before - 2.0 * here + after, 1e-9)
+    shift = np.clip(0.5 * (before - after) / curve, -0.5, 0.5)
+    f0_hz[frames] = np.clip(SAMPLE_RATE_HZ / (lag + shift), LOWEST_HZ, HIGHEST_HZ)
+    return f0_hz
+
+
+def estimate_f0(samples: FloatArray) -> FloatArray:
+    """Fundamental frequency on the frames of `features.log_mel`.
+
+    Args:
+        samples: shape (T,), float32, 16 kHz, finite.
+
+    Returns:
+        shape (T // 160,), float32, Hz in [62, 460], 0 where unvoiced or quieter than -74 dBFS.
+    """
+    difference = normalised_difference(samples)
+    if len(difference) == 0:
+        return np.zeros(0, np.float32)
+    octaves = np.log2(HIGHEST_HZ / state_hz())
+    path = _best_path(difference @ state_filters() + np.float32(_OCTAVE_COST) * octaves)
+    return _refine(difference, path)
