@@ -1,0 +1,77 @@
+"""The command `chorister`: it finds its sub-commands through entry points.
+
+A sub-command is a module named in the group `chorister.commands`, with `SUMMARY` (one line) and
+`main(argv) -> int`. A device without the simulation extra has fewer of them installed, not broken ones.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points, version
+
+from chorister.shared.console import complain, say
+from chorister.shared.errors import ChoristerError
+
+GROUP = "chorister.commands"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command and return its exit status: 0 done, 1 failed, 2 wrong usage."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    commands = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        say(_overview(commands))
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        say(f"chorister {version('chorister')}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in commands:
+        complain(f"There is no command '{name}'. Known: {', '.join(sorted(commands))}.")
+        return 2
+    return _run(commands[name], rest)
+
+
+def _run(entry: EntryPoint, argv: list[str]) -> int:
+    try:
+        return int(entry.load().main(argv))
+    except ChoristerError as error:
+        complain(str(error))
+        return error.exit_status
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith("chorister"):
+            raise
+        complain(
+            f"'chorister {entry.name}' needs a package that is not installed. Found: no module "
+            f"'{error.name}'. Install the extra that brings it, for all of them: pip install 'chorister[all]'."
+        )
+        return 1
+    except KeyboardInterrupt:
+        complain("Interrupted.")
+        return 130
+
+
+def _overview(commands: dict[str, EntryPoint]) -> str:
+    lines = [
+        "usage: chorister COMMAND [OPTIONS]",
+        "",
+        "Personalise a voice model on the device that holds the voice, together and privately.",
+        "",
+        "commands:",
+    ]
+    width = max((len(name) for name in commands), default=0)
+    for name in sorted(commands):
+        try:
+            summary = commands[name].load().SUMMARY
+        except ModuleNotFoundError as error:
+            if error.name is not None and error.name.startswith("chorister"):
+                raise
+            summary = f"(needs the package '{error.name}')"
+        lines.append(f"  {name:<{width}}  {summary}")
+    lines += [
+        "",
+        "'chorister COMMAND --help' shows options and examples.",
+        "Exit status: 0 done, 1 failed, 2 wrong usage.",
+    ]
+    return "\n".join(lines)

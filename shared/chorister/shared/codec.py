@@ -1,0 +1,64 @@
+"""One byte form for every message and record: canonical CBOR (RFC 8949, section 4.2.1).
+
+Canonical means that equal values have equal bytes, so a digest or a signature can be taken of them.
+`decode` accepts only canonical bytes, so a message has exactly one spelling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import cbor2
+
+from chorister.shared.errors import BadMessage
+
+Plain = None | bool | int | float | str | bytes | list["Plain"] | dict[str, "Plain"]
+
+MAX_MESSAGE_BYTES = 64 * 2**20
+
+
+def encode(value: Plain) -> bytes:
+    """Return the canonical CBOR of plain data (no tags, string keys only)."""
+    return cbor2.dumps(value, canonical=True)
+
+
+def decode(data: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Any:
+    """Return the plain data in canonical CBOR.
+
+    Raises:
+        BadMessage: too long, not CBOR, a tag, or not the canonical spelling.
+    """
+    if len(data) > max_bytes:
+        raise BadMessage(
+            f"A message holds at most {max_bytes} bytes.", f"{len(data)} bytes", "Drop the message."
+        )
+    try:
+        value = cbor2.loads(data)
+        canonical = cbor2.dumps(value, canonical=True) == data
+    except (cbor2.CBORError, ValueError, TypeError, RecursionError, OverflowError, MemoryError) as e:
+        raise BadMessage(
+            "A message is canonical CBOR.", f"bytes that do not decode ({type(e).__name__})",
+            "Drop the message.",
+        ) from None
+    if not canonical or not _is_plain(value):
+        raise BadMessage(
+            "A message is canonical CBOR of plain data.", "another spelling or a tagged value",
+            "Drop the message.",
+        )
+    return value
+
+
+def digest(value: Plain) -> str:
+    """Return the SHA-256 of the canonical bytes, 64 hexadecimal digits."""
+    return hashlib.sha256(encode(value)).hexdigest()
+
+
+def _is_plain(value: Any) -> bool:
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return True
+    if isinstance(value, list):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
+    return False

@@ -1,0 +1,183 @@
+"""Settings as typed, bounded values, read from TOML.
+
+An unknown key, a wrong type or a value out of range stops the command before anything starts, with the
+nearest known key. Units are in the names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from chorister.shared.errors import BadSettings
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Delta = Annotated[float, Field(gt=0.0, lt=0.1, allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, strict, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str) -> Self:
+        """Return the settings in plain values.
+
+        Args:
+            values: nested dictionaries as TOML gives them.
+            where: what to call the source in an error, e.g. a file name.
+
+        Raises:
+            BadSettings: an unknown key (with the nearest known one), a wrong type, or out of range.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise _explain(cls, error, where) from None
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Return the settings in a TOML file.
+
+        Raises:
+            BadSettings: the file is missing, no TOML, or `parse` refuses it.
+        """
+        return cls.parse(read_toml(path), str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the tables of a TOML file as nested dictionaries.
+
+    Raises:
+        BadSettings: the file is missing or no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadSettings(
+            "A settings file can be read.", f"{path}: {error.strerror}", "Check the path."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSettings(
+            "A settings file is TOML.", f"{path}: {error}", "Correct that line."
+        ) from None
+
+
+class SegmentPrivacy(Settings):
+    """DP-SGD on the device; the privacy unit is one training segment.
+
+    Attributes:
+        clip_norm: L2 bound of one segment's gradient.
+        noise_multiplier: standard deviation of the noise over `clip_norm`.
+        delta_dp: the delta at which epsilon is stated.
+        epsilon_max: the device refuses to train past it.
+    """
+
+    clip_norm: Positive = 0.1
+    noise_multiplier: NotNegative = 1.0
+    delta_dp: Delta = 1e-3
+    epsilon_max: Positive = 50.0
+
+
+class SpeakerPrivacy(Settings):
+    """Integer noise inside the secure sum; the privacy unit is one speaker's whole contribution.
+
+    Attributes:
+        clip_norm: L2 bound of one client's delta.
+        noise_multiplier: standard deviation of the honest clients' noise over `clip_norm`.
+        delta_dp: the delta at which epsilon is stated.
+        epsilon_max: device and server refuse a round past it.
+    """
+
+    clip_norm: Positive = 0.05
+    noise_multiplier: NotNegative = 1.0
+    delta_dp: Delta = 1e-3
+    epsilon_max: Positive = 50.0
+
+
+class TrainingTask(Settings):
+    """What one client does to the shared adapter in one round.
+
+    Attributes:
+        local_steps: optimiser steps.
+        expected_batch_size: segments a step on average (Poisson sampling).
+        learning_rate: of plain SGD on the noised mean gradient.
+        momentum: of the same.
+    """
+
+    local_steps: Annotated[int, Field(ge=1, le=1000)] = 8
+    expected_batch_size: Annotated[int, Field(ge=1, le=256)] = 8
+    learning_rate: Positive = 0.1
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+
+class Aggregation(Settings):
+    """How masked deltas become one sum, and the sum a new adapter.
+
+    Attributes:
+        corrupt_fraction: gamma, the share of the cohort assumed to collude with the server.
+        dropout_fraction: share of the cohort that may vanish over all stages.
+        modulus_bits: the sum is taken modulo 2**modulus_bits.
+        optimiser: of the server.
+        server_learning_rate: factor on the mean delta.
+        cohort_share: share of the known devices asked each round.
+        stage_deadline_s: a device that has not answered by then has dropped out.
+    """
+
+    corrupt_fraction: Share = 0.0
+    dropout_fraction: Share = 0.34
+    modulus_bits: Annotated[int, Field(ge=16, le=32)] = 32
+    optimiser: Literal["fedavg", "fedadam"] = "fedavg"
+    server_learning_rate: Positive = 1.0
+    cohort_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    stage_deadline_s: Positive = 600.0
+
+
+class Federation(Settings):
+    """Everything that the operator of a federation decides.
+
+    Attributes:
+        name: the federation's name, bound into every certificate and key.
+        rounds: how many rounds to run.
+        private: False turns clipping of segments and all noise off: the baseline, never for real speakers.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=64)] = "simulation"
+    rounds: Annotated[int, Field(ge=1, le=10_000)] = 2
+    private: bool = True
+    training: TrainingTask = TrainingTask()
+    segment_privacy: SegmentPrivacy = SegmentPrivacy()
+    speaker_privacy: SpeakerPrivacy = SpeakerPrivacy()
+    aggregation: Aggregation = Aggregation()
+
+
+def _explain(cls: type[BaseModel], error: ValidationError, where: str) -> BadSettings:
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(cls, path[:-1])
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        advice = f"Did you mean '{near[0]}'?" if near else f"Known keys: {', '.join(known)}."
+        return BadSettings(f"{where} holds known keys only.", f"'{key}'", advice)
+    return BadSettings(
+        f"{where}: '{key}' must be valid ({first['msg'][0].lower()}{first['msg'][1:]}).",
+        repr(first["input"]), "Correct this value.",
+    )
+
+
+def _known_keys(cls: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        annotation = cls.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        cls = annotation
+    return sorted(cls.model_fields)
