@@ -1,0 +1,90 @@
+"""Loudness as ears hear it, to play samples of a report at one level.
+
+Source: ITU-R BS.1770-4 (K weighting, 400 ms blocks, gates at -70 LUFS and 10 LU below the mean);
+the filters' analogue parameters, for any rate, from De Man, Evaluation of Implementations of the
+EBU R128 Loudness Measurement, AES 145 (2018).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import sosfilt
+
+from chorister.shared.types import SAMPLE_RATE_HZ, FloatArray
+
+REPORT_LUFS = -23.0
+_ABSOLUTE_GATE_LUFS = -70.0
+_RELATIVE_GATE_LU = 10.0
+_BLOCK = round(0.4 * SAMPLE_RATE_HZ)
+_HOP = _BLOCK // 4
+_PEAK = 0.99
+
+
+def loudness_lufs(samples: FloatArray) -> float:
+    """Integrated, gated loudness of mono speech.
+
+    Args:
+        samples: shape (T,) at 16 kHz, T above 0; shorter than 0.4 s is taken as one block.
+
+    Returns:
+        LUFS; minus infinity where every block is below -70 LUFS.
+    """
+    weighted = np.square(sosfilt(_k_weighting(), samples.astype(np.float64)))
+    starts = range(0, max(len(weighted) - _BLOCK, 0) + 1, _HOP)
+    powers = np.array([weighted[at : at + _BLOCK].mean() for at in starts])
+    gate = _power(_ABSOLUTE_GATE_LUFS)
+    if not (powers > gate).any():
+        return -np.inf
+    gate = max(gate, powers[powers > gate].mean() * 10.0 ** (-_RELATIVE_GATE_LU / 10.0))
+    return float(-0.691 + 10.0 * np.log10(powers[powers > gate].mean()))
+
+
+def match_level(samples: FloatArray, target_db: float = REPORT_LUFS) -> FloatArray:
+    """Scale a sample to a loudness, so that none of two sounds better by being louder.
+
+    Args:
+        samples: shape (T,) at 16 kHz.
+        target_db: loudness to reach in LUFS, -50 to -10. It is missed on the quiet side where a
+            peak would pass full scale: nothing is limited or compressed.
+
+    Returns:
+        shape (T,), float32; unchanged where the sample is silent.
+    """
+    measured = loudness_lufs(samples)
+    if not np.isfinite(measured):
+        return samples
+    gain = 10.0 ** ((target_db - measured) / 20.0)
+    peak = float(np.abs(samples).max())
+    matched: FloatArray = (samples * min(gain, _PEAK / peak)).astype(np.float32)
+    return matched
+
+
+def _power(lufs: float) -> float:
+    return float(10.0 ** ((lufs + 0.691) / 10.0))
+
+
+@cache
+def _k_weighting() -> NDArray[np.float64]:
+    return np.stack([_high_shelf(1681.974, 3.99984, 0.70717), _high_pass(38.1355, 0.50033)])
+
+
+def _high_shelf(frequency_hz: float, gain_db: float, q: float) -> NDArray[np.float64]:
+    k = np.tan(np.pi * frequency_hz / SAMPLE_RATE_HZ)
+    high = 10.0 ** (gain_db / 20.0)
+    band = high**0.499667
+    a0 = 1.0 + k / q + k * k
+    numerator = [high + band * k / q + k * k, 2.0 * (k * k - high), high - band * k / q + k * k]
+    return np.array([*(b / a0 for b in numerator), 1.0, *_poles(k, q, a0)])
+
+
+def _high_pass(frequency_hz: float, q: float) -> NDArray[np.float64]:
+    k = np.tan(np.pi * frequency_hz / SAMPLE_RATE_HZ)
+    a0 = 1.0 + k / q + k * k
+    return np.array([1.0, -2.0, 1.0, 1.0, *_poles(k, q, a0)])
+
+
+def _poles(k: float, q: float, a0: float) -> tuple[float, float]:
+    return 2.0 * (k * k - 1.0) / a0, (1.0 - k / q + k * k) / a0
