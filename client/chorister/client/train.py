@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from chorister.client.consent import Permit, Purpose
 from chorister.shared.errors import BadSettings
-from chorister.shared.privacy.events import SegmentEvent
+from chorister.shared.privacy.budget import PrivacyEvent
 from chorister.shared.randomness import Randomness
 from chorister.shared.settings import SegmentPrivacy, TrainingTask
 from chorister.shared.types import Adapter, AdapterDelta, Recording
 from chorister.shared.voice import adapters
-from chorister.shared.voice.batches import own_voice_batch
+from chorister.shared.voice.batches import hiss_for, own_voice_batch, select
 from chorister.shared.voice.losses import reconstruction_loss
 from chorister.shared.voice.model import VoiceBatch, VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile
@@ -51,7 +51,7 @@ class TrainingMaterial:
 
 def planned_event(
     task: TrainingTask, privacy: SegmentPrivacy | None, segments: int
-) -> SegmentEvent | None:
+) -> PrivacyEvent | None:
     """Return what training will cost the segments, before it starts.
 
     Args:
@@ -61,9 +61,10 @@ def planned_event(
     """
     if privacy is None:
         return None
-    return SegmentEvent(
+    return PrivacyEvent(
+        mechanism="gaussian",
         noise_multiplier=privacy.noise_multiplier,
-        sampling_probability=sampling_probability(task, segments),
+        sample_rate=sampling_probability(task, segments),
         steps=task.local_steps,
     )
 
@@ -171,7 +172,8 @@ def _private_step(
 ) -> None:
     optimiser.zero_grad(set_to_none=True)
     if len(chosen):
-        wav = network(batch.select(chosen), excitation)
+        rows = select(batch, chosen)
+        wav = network(rows, hiss_for(rows, excitation))
         reconstruction_loss(wav, targets[chosen]).sum().backward()
     else:
         # An empty Poisson sample still takes its noise: leaving it out would tell that it was empty.
@@ -192,7 +194,8 @@ def _plain_step(
 ) -> None:
     optimiser.zero_grad(set_to_none=True)
     if len(chosen):
-        wav = network(batch.select(chosen), excitation)
+        rows = select(batch, chosen)
+        wav = network(rows, hiss_for(rows, excitation))
         (reconstruction_loss(wav, targets[chosen]).sum() / expected).backward()
         optimiser.step()
 

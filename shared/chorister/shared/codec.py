@@ -54,6 +54,29 @@ def digest(value: Plain) -> str:
     return hashlib.sha256(encode(value)).hexdigest()
 
 
+def fields(value: Any, kinds: dict[str, type], what: str) -> dict[str, Any]:
+    """Return the dictionary if it has exactly these fields of exactly these types.
+
+    Args:
+        value: decoded data.
+        kinds: field name to type.
+        what: what to call it in the error, e.g. 'An advertisement'.
+
+    Raises:
+        BadMessage: other fields or other types.
+    """
+    if (
+        not isinstance(value, dict)
+        or value.keys() != kinds.keys()
+        or any(type(value[name]) is not kind for name, kind in kinds.items())
+    ):
+        raise BadMessage(
+            f"{what} has the fields {', '.join(f'{k} ({t.__name__})' for k, t in kinds.items())}.",
+            "other fields or types", "Drop the message.",
+        )
+    return value
+
+
 def _is_plain(value: Any) -> bool:
     if value is None or isinstance(value, bool | int | float | str | bytes):
         return True

@@ -147,16 +147,11 @@ class Certificate:
             BadMessage: other fields or other types.
         """
         kinds = {"device_key": bytes, "federation": str, "not_after_s": int, "signature": bytes}
-        if (
-            not isinstance(plain, dict)
-            or plain.keys() != kinds.keys()
-            or any(type(plain[k]) is not kind for k, kind in kinds.items())
-            or len(plain["device_key"]) != 32
-            or len(plain["signature"]) != 64
-        ):
+        codec.fields(plain, kinds, "A certificate")
+        if len(plain["device_key"]) != 32 or len(plain["signature"]) != 64:
             raise BadMessage(
-                "A certificate has the fields device_key, federation, not_after_s, signature.",
-                "something else", "Drop the message.",
+                "A certificate has a key of 32 and a signature of 64 bytes.", "other lengths",
+                "Drop the message.",
             )
         return cls(
             VerifyKey(plain["device_key"]), plain["federation"], plain["not_after_s"], plain["signature"]

@@ -30,17 +30,13 @@ class Dropout(Settings):
 
 
 class AdapterLayout(Settings):
-    """Where the shared adapter sits and how large it is.
+    """How large the shared adapter is: d = 160 (1 + rank).
 
     Attributes:
-        rank: inner width of the bottleneck; 0 leaves it out.
-        blocks: how many of the last decoder blocks carry one.
-        envelope: whether the spectral-envelope bias on the decoder's outputs is part of it.
+        rank: principal directions of the decoder that the envelope shift follows.
     """
 
-    rank: Annotated[int, Field(ge=0, le=16)] = 1
-    blocks: Annotated[int, Field(ge=0, le=16)] = 1
-    envelope: bool = True
+    rank: Annotated[int, Field(ge=0, le=8)] = 2
 
 
 class RayResources(Settings):

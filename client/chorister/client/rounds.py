@@ -1,0 +1,119 @@
+"""A device's secrets between the messages of a round: sealed on disk, gone when the round is.
+
+Each message of a round may run in a fresh process, and Flower's own state is neither erased nor kept over
+a restart. So the party's state is sealed (AES-256-GCM) under a key that only the device has. What may
+happen once only (revealing shares) is marked on disk before it is sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from chorister.shared.errors import ProtocolViolation
+from chorister.shared.files import write_atomically
+from chorister.shared.randomness import Randomness
+
+
+@dataclass(frozen=True, slots=True)
+class RoundStore:
+    """Sealed states of the rounds that are under way.
+
+    Attributes:
+        folder: where they lie; it exists.
+        key: 32 bytes that never leave the device.
+    """
+
+    folder: Path
+    key: bytes
+
+    def __repr__(self) -> str:
+        return f"RoundStore({self.folder.name})"
+
+    def begin(self, round_id: str, state: bytes, randomness: Randomness) -> None:
+        """Store the first state of a round, and drop what other rounds left behind.
+
+        A device takes part in one round at a time: an earlier one that never came to its end failed
+        closed, and its secrets go now.
+
+        Raises:
+            ProtocolViolation: this device took part in that round already.
+        """
+        mark = self._mark(round_id, "begun")
+        if mark.exists():
+            raise ProtocolViolation(
+                "A device takes part in a round once.", "a second invitation to the same round",
+                "The server must give each round a new id.",
+            )
+        for old in self.folder.glob("*.sealed"):
+            old.unlink()
+        write_atomically(mark, b"")
+        self.keep(round_id, "advertise", state, randomness)
+
+    def keep(self, round_id: str, stage: str, state: bytes, randomness: Randomness) -> None:
+        """Replace the state of a round after a stage."""
+        nonce = randomness.bytes(12)
+        sealed = nonce + AESGCM(self.key).encrypt(nonce, state, _bound(round_id, stage))
+        write_atomically(self._sealed(round_id), stage.encode() + b"\n" + sealed)
+
+    def take(self, round_id: str, after: str) -> bytes:
+        """Return the state that a stage left.
+
+        Args:
+            round_id: the round.
+            after: the stage that must have come last.
+
+        Raises:
+            ProtocolViolation: another stage came last, or the state is lost or damaged.
+        """
+        try:
+            stage, _, sealed = self._sealed(round_id).read_bytes().partition(b"\n")
+        except FileNotFoundError:
+            raise ProtocolViolation(
+                "A device answers for rounds that it has secrets for.", "none for this round",
+                "The round goes on without this device.",
+            ) from None
+        if stage != after.encode():
+            raise ProtocolViolation(
+                f"This exchange follows '{after}'.", f"'{stage.decode(errors='replace')[:20]}' came last",
+                "The round goes on without this device.",
+            )
+        try:
+            return AESGCM(self.key).decrypt(sealed[:12], sealed[12:], _bound(round_id, after))
+        except (InvalidTag, ValueError):
+            raise ProtocolViolation(
+                "A round's sealed state opens with this device's key.", "one that does not",
+                "The round goes on without this device.",
+            ) from None
+
+    def end(self, round_id: str) -> None:
+        """Mark that the device has revealed in this round, then forget its secrets.
+
+        Raises:
+            ProtocolViolation: it has revealed before.
+        """
+        mark = self._mark(round_id, "revealed")
+        if mark.exists():
+            raise ProtocolViolation(
+                "A device reveals shares once a round.", "a second request", "Nothing was revealed."
+            )
+        write_atomically(mark, b"")
+        self._sealed(round_id).unlink(missing_ok=True)
+
+    def _sealed(self, round_id: str) -> Path:
+        return self.folder / f"{_name(round_id)}.sealed"
+
+    def _mark(self, round_id: str, what: str) -> Path:
+        return self.folder / f"{_name(round_id)}.{what}"
+
+
+def _name(round_id: str) -> str:
+    return hashlib.sha256(round_id.encode()).hexdigest()[:24]
+
+
+def _bound(round_id: str, stage: str) -> bytes:
+    return b"chorister/1 round state\x00" + round_id.encode() + b"\x00" + stage.encode()

@@ -1,0 +1,133 @@
+"""What server and device say to each other around the secure aggregation's own messages.
+
+    hello       server: nothing                        device: its certificate
+    advertise   server: terms, task                    device: advertisement, consent token
+    share       server: roster                         device: share bundle
+    contribute  server: shares for it, shared adapter  device: masked input
+    confirm     server: survivors                      device: vote
+    reveal      server: votes                          device: shares of the survivors' and drop-outs' secrets
+
+The last four carry messages of `chorister.shared.secagg.messages` as they are; `contribute` adds the
+shared adapter, whose digest the signed terms name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from chorister.shared import codec
+from chorister.shared.errors import BadMessage
+from chorister.shared.settings import Settings, TrainingTask
+from chorister.shared.types import Adapter
+
+
+class RoundTask(Settings):
+    """What the server asks a device to train, beside the terms of the aggregation.
+
+    Attributes:
+        training: steps, batch, learning rate.
+        segment_clip_norm: L2 bound of one segment's gradient; None trains without DP-SGD.
+        segment_noise_multiplier: noise over clip; None trains without DP-SGD.
+    """
+
+    training: TrainingTask
+    segment_clip_norm: float | None
+    segment_noise_multiplier: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """The server's first message of a round.
+
+    Attributes:
+        terms: encoded terms of the aggregation.
+        task: what to train.
+    """
+
+    terms: bytes
+    task: RoundTask
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical bytes."""
+        return codec.encode({"terms": self.terms, "task": self.task.model_dump(mode="json")})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Invitation:
+        """Return the invitation in canonical bytes.
+
+        Raises:
+            BadMessage: it is not one.
+            BadSettings: the task has a value out of range.
+        """
+        plain = codec.fields(codec.decode(data), {"terms": bytes, "task": dict}, "An invitation")
+        return cls(plain["terms"], RoundTask.parse(plain["task"], "the round's task"))
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """A device's answer to an invitation.
+
+    Attributes:
+        advertisement: encoded advertisement of the secure aggregation.
+        consent_token: encoded proof that a consent covers this round.
+    """
+
+    advertisement: bytes
+    consent_token: bytes
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical bytes."""
+        return codec.encode(
+            {"advertisement": self.advertisement, "consent_token": self.consent_token}
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Application:
+        """Return the application in canonical bytes.
+
+        Raises:
+            BadMessage: it is not one.
+        """
+        kinds = {"advertisement": bytes, "consent_token": bytes}
+        plain = codec.fields(codec.decode(data), kinds, "An application")
+        return cls(plain["advertisement"], plain["consent_token"])
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The server's message that starts a device's training.
+
+    Attributes:
+        inbox: encoded shares that the other devices sent to this one.
+        adapter: the shared adapter to start from.
+    """
+
+    inbox: bytes
+    adapter: Adapter
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical bytes."""
+        values = self.adapter.values.astype("<f4").tobytes()
+        return codec.encode({"inbox": self.inbox, "spec": self.adapter.spec, "values": values})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Assignment:
+        """Return the assignment in canonical bytes.
+
+        Raises:
+            BadMessage: it is not one, or the adapter is not finite.
+        """
+        kinds = {"inbox": bytes, "spec": str, "values": bytes}
+        plain = codec.fields(codec.decode(data), kinds, "An assignment")
+        if len(plain["values"]) % 4:
+            raise BadMessage(
+                "An adapter is float32 values.", f"{len(plain['values'])} bytes", "Drop the message."
+            )
+        values = np.frombuffer(plain["values"], dtype="<f4").astype(np.float32)
+        if not np.all(np.isfinite(values)):
+            raise BadMessage(
+                "A shared adapter is finite.", "a NaN or an infinity", "Drop the message."
+            )
+        return cls(plain["inbox"], Adapter(values, plain["spec"]))

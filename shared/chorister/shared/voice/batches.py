@@ -1,0 +1,63 @@
+"""Training batches: segments of one speaker, to be said again in the same voice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chorister.shared.errors import BadAudio
+from chorister.shared.types import Recording
+from chorister.shared.voice.features import extract_features
+from chorister.shared.voice.frames import HOP_SAMPLES
+from chorister.shared.voice.model import VoiceBatch, single_batch
+from chorister.shared.voice.profile import SpeakerProfile
+
+
+def own_voice_batch(
+    segments: Sequence[Recording], profile: SpeakerProfile
+) -> tuple[VoiceBatch, Tensor]:
+    """Return the model's input and its target for segments of one length.
+
+    Each row depends on its own segment and on the profile, on no other row.
+
+    Args:
+        segments: B recordings of T samples each.
+        profile: of their speaker, from other recordings.
+
+    Returns:
+        The batch with F = T // 160 frames, and the targets, shape (B, F * 160).
+
+    Raises:
+        BadAudio: no segments, or of different lengths.
+    """
+    lengths = {len(segment.samples) for segment in segments}
+    if len(lengths) != 1:
+        raise BadAudio(
+            "A batch holds segments of one length.", f"lengths {sorted(lengths)} in samples",
+            "Cut the recordings into segments of fixed boundaries first.",
+        )
+    rows = [single_batch(extract_features(segment), profile, profile) for segment in segments]
+    batch = VoiceBatch(
+        *(torch.cat([getattr(row, name) for row in rows]) for name in VoiceBatch.__slots__)
+    )
+    samples = lengths.pop() // HOP_SAMPLES * HOP_SAMPLES
+    return batch, torch.from_numpy(np.stack([s.samples[:samples] for s in segments]))
+
+
+def select(batch: VoiceBatch, rows: Tensor) -> VoiceBatch:
+    """Return some rows of a batch.
+
+    Args:
+        batch: B rows.
+        rows: shape (B',), indices.
+    """
+    return VoiceBatch(*(getattr(batch, name)[rows] for name in VoiceBatch.__slots__))
+
+
+def hiss_for(batch: VoiceBatch, generator: torch.Generator) -> Tensor:
+    """Return the vocoder's noise for a batch from a generator, shape (B, F * 160)."""
+    rows, frames = batch.f0_hz.shape
+    return torch.randn((rows, frames * HOP_SAMPLES), generator=generator)
