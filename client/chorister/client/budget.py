@@ -1,4 +1,4 @@
-"""The device's own budget: what its owner's voice may cost in all its life, whatever servers ask."""
+"""The device's own budget: what its owner's voice may cost in all, whatever servers ask."""
 
 from __future__ import annotations
 

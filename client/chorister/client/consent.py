@@ -1,0 +1,328 @@
+"""Consent as a key: a signed record that every use of a voice has to be permitted by.
+
+`permit` is the one way to a `Permit`, and training, conversion, speech and export take one as an
+argument: a use without consent is a type error before it is a refusal.
+
+Record fields follow ISO/IEC TS 27560:2023, terms the W3C Data Privacy Vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from chorister.shared import codec
+from chorister.shared.enrolment import ConsentToken, Withdrawal
+from chorister.shared.errors import BadSignature, ConsentRefused, UsageError
+from chorister.shared.privacy.ledger_file import LedgerFile
+from chorister.shared.signing import SigningKey, VerifyKey
+
+Purpose = Literal["training", "conversion", "speech", "plain_export"]
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+CONSENT = "chorister/1 consent record"
+TOKEN_LIFE_S = 600
+CONTEXT = {"dpv": "https://w3id.org/dpv#", "chorister": "urn:chorister:"}
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentRecord:
+    """What a speaker allowed, for whom and until when, signed by the speaker's device.
+
+    Attributes:
+        subject: the device's pseudonym; no name.
+        controller: who is allowed.
+        purposes: sorted, at least one of `PURPOSES`.
+        given_s: Unix time.
+        expires_s: Unix time; not valid from then on.
+        statement_sha256: digest of the spoken statement, None if there is none.
+        jurisdiction: whose law, e.g. 'EU'.
+        withdrawal: how to withdraw, in words.
+        replaces: digest of the record that this one narrows, None if it narrows none.
+        signature: by the device key, over the other fields.
+    """
+
+    subject: str
+    controller: str
+    purposes: tuple[Purpose, ...]
+    given_s: int
+    expires_s: int
+    statement_sha256: str | None
+    jurisdiction: str
+    withdrawal: str
+    replaces: str | None
+    signature: bytes
+
+    @property
+    def sha256(self) -> str:
+        """The record's digest, signature included: its name in ledgers and tokens."""
+        return codec.digest(self.to_plain())
+
+    def check(self, device: VerifyKey) -> None:
+        """Return if this device signed the record for its own speaker.
+
+        Raises:
+            BadSignature: it did not.
+        """
+        device.verify(CONSENT, self._body(), self.signature)
+        if self.subject != device.name:
+            raise BadSignature(
+                f"The consent on this device is its own speaker's, {device.name}.",
+                f"one of {self.subject}",
+                "Enrol this speaker on this device.",
+            )
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the record as a JSON-LD document."""
+        return {
+            "@context": dict(CONTEXT),
+            "@type": "dpv:ConsentRecord",
+            "dpv:hasDataSubject": self.subject,
+            "dpv:hasDataController": self.controller,
+            "dpv:hasPurpose": list(self.purposes),
+            "dpv:hasPersonalData": "dpv:Biometric",
+            "dpv:hasJurisdiction": self.jurisdiction,
+            "chorister:givenAt": self.given_s,
+            "chorister:expiresAt": self.expires_s,
+            "chorister:statementSha256": self.statement_sha256,
+            "chorister:withdrawal": self.withdrawal,
+            "chorister:replaces": self.replaces,
+            "chorister:signature": self.signature.hex(),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> ConsentRecord:
+        """Return the record in a JSON-LD document; the signature is not verified yet.
+
+        Raises:
+            ConsentRefused: other fields, other types or an unknown purpose.
+        """
+        try:
+            record = cls(
+                subject=plain["dpv:hasDataSubject"],
+                controller=plain["dpv:hasDataController"],
+                purposes=tuple(plain["dpv:hasPurpose"]),
+                given_s=plain["chorister:givenAt"],
+                expires_s=plain["chorister:expiresAt"],
+                statement_sha256=plain["chorister:statementSha256"],
+                jurisdiction=plain["dpv:hasJurisdiction"],
+                withdrawal=plain["chorister:withdrawal"],
+                replaces=plain["chorister:replaces"],
+                signature=bytes.fromhex(plain["chorister:signature"]),
+            )
+            # Equal documents only: a changed or an added field shows here.
+            sound = record.to_plain() == plain and set(record.purposes) <= set(PURPOSES)
+            sound = sound and type(record.given_s) is int and type(record.expires_s) is int
+        except (KeyError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise ConsentRefused(
+                "A consent record has the fields of docs/consent.md.",
+                "a document with others",
+                "Give the consent again with `chorister enrol`.",
+            )
+        return record
+
+    def _body(self) -> bytes:
+        plain = self.to_plain()
+        del plain["chorister:signature"]
+        return codec.encode(plain)
+
+
+class Permit:
+    """A granted use of a voice. Only `permit` makes one.
+
+    Attributes:
+        purpose: what it is for.
+        consent_sha256: the record that it rests on.
+        until_s: Unix time at which it ends.
+    """
+
+    __slots__ = ("consent_sha256", "purpose", "until_s")
+
+    def __init__(self, purpose: Purpose, consent_sha256: str, until_s: int, *, made_by: object):
+        if made_by is not _PERMIT:
+            raise TypeError("a Permit comes from chorister.client.consent.permit and nowhere else")
+        self.purpose = purpose
+        self.consent_sha256 = consent_sha256
+        self.until_s = until_s
+
+    def require(self, purpose: Purpose, now_s: int) -> None:
+        """Return if this permit is for a purpose and still holds; its user calls this first.
+
+        Raises:
+            ConsentRefused: it is for another purpose, or it has ended.
+        """
+        if self.purpose != purpose or now_s >= self.until_s:
+            raise ConsentRefused(
+                f"A permit for '{purpose}' that has not ended is needed.",
+                f"one for '{self.purpose}' that ends at {self.until_s} (now {now_s}, Unix time)",
+                "Ask for a new permit for this purpose.",
+            )
+
+
+_PERMIT = object()
+
+
+def give(
+    key: SigningKey,
+    *,
+    controller: str,
+    purposes: Iterable[Purpose],
+    given_s: int,
+    expires_s: int,
+    jurisdiction: str,
+    statement_sha256: str | None = None,
+    withdrawal: str = "chorister consent withdraw, on this device, at any time",
+) -> ConsentRecord:
+    """Return a speaker's consent, signed by the speaker's device.
+
+    Raises:
+        UsageError: no purpose or an unknown one, no controller, or an expiry that is not later.
+    """
+    wanted = tuple(sorted(set(purposes)))
+    if not wanted or not set(wanted) <= set(PURPOSES):
+        raise UsageError(
+            f"Consent names purposes among {', '.join(PURPOSES)}.",
+            ", ".join(wanted) or "none",
+            "Name at least one of these.",
+        )
+    if not controller.strip():
+        raise UsageError(
+            "Consent names the controller.", "an empty name", "Say who may use the voice."
+        )
+    if expires_s <= given_s:
+        raise UsageError(
+            "Consent ends after it was given.",
+            f"given {given_s}, expires {expires_s} (Unix time)",
+            "Choose a later expiry.",
+        )
+    unsigned = ConsentRecord(
+        subject=key.verify_key().name,
+        controller=controller,
+        purposes=wanted,
+        given_s=given_s,
+        expires_s=expires_s,
+        statement_sha256=statement_sha256,
+        jurisdiction=jurisdiction,
+        withdrawal=withdrawal,
+        replaces=None,
+        signature=b"",
+    )
+    return _signed(unsigned, key)
+
+
+def narrow(
+    record: ConsentRecord, key: SigningKey, *, purposes: Iterable[Purpose], now_s: int
+) -> ConsentRecord:
+    """Return a consent to fewer purposes that replaces a record; the expiry stays.
+
+    Raises:
+        UsageError: not fewer purposes, or none (that is a withdrawal).
+    """
+    kept = tuple(sorted(set(purposes)))
+    if not kept or not set(kept) < set(record.purposes):
+        raise UsageError(
+            f"Narrowing keeps some of the purposes {', '.join(record.purposes)}, and not all.",
+            ", ".join(kept) or "none",
+            "Withdraw to keep none; give a new consent to allow more.",
+        )
+    narrowed = replace(record, purposes=kept, given_s=now_s, replaces=record.sha256, signature=b"")
+    return _signed(narrowed, key)
+
+
+def withdraw(record: ConsentRecord, key: SigningKey, *, now_s: int) -> Withdrawal:
+    """Return the signed end of a consent. It always succeeds: withdrawing is as easy as giving."""
+    return Withdrawal.sign(key, record.sha256, now_s)
+
+
+def permit(
+    record: ConsentRecord | None,
+    purpose: Purpose,
+    *,
+    device: VerifyKey,
+    now_s: int,
+    ledger: LedgerFile,
+    withdrawal: Withdrawal | None = None,
+) -> Permit:
+    """Return the permit for one use of the voice, if its owner's consent covers it.
+
+    Grant and refusal are both in the ledger before this returns or raises.
+
+    Args:
+        record: the consent that the device holds, None if it holds none.
+        purpose: what the voice is to be used for.
+        device: the device's own public key, which must have signed the record.
+        now_s: Unix time.
+        ledger: the device's ledger.
+        withdrawal: the end of this consent, None if it was not withdrawn.
+
+    Raises:
+        ConsentRefused: no record, another device's or an altered one, another purpose, expired,
+            given in the future (the clock was set back), or withdrawn.
+    """
+    reason = _refusal(record, purpose, device, now_s, withdrawal)
+    if record is None or reason is not None:
+        consent = None if record is None else record.sha256
+        ledger.append("refusal", purpose=purpose, reason=reason, consent=consent)
+        raise ConsentRefused(
+            f"Using a voice for {purpose.replace('_', ' ')} needs its owner's valid consent.",
+            str(reason),
+            "Ask the speaker to give consent with `chorister enrol`; nothing was done.",
+        )
+    ledger.append("consent", action="granted", purpose=purpose, consent=record.sha256)
+    return Permit(purpose, record.sha256, record.expires_s, made_by=_PERMIT)
+
+
+def consent_token(
+    key: SigningKey,
+    training: Permit,
+    *,
+    federation: str,
+    round_id: str,
+    terms_sha256: str,
+    now_s: int,
+) -> ConsentToken:
+    """Return the token that admits this device to one round under the terms that it read.
+
+    Raises:
+        ConsentRefused: the permit is not for training, or it has ended.
+    """
+    training.require("training", now_s)
+    return ConsentToken.sign(
+        key,
+        federation=federation,
+        round_id=round_id,
+        terms_sha256=terms_sha256,
+        consent_sha256=training.consent_sha256,
+        expires_s=min(now_s + TOKEN_LIFE_S, training.until_s),
+    )
+
+
+def _refusal(
+    record: ConsentRecord | None,
+    purpose: Purpose,
+    device: VerifyKey,
+    now_s: int,
+    withdrawal: Withdrawal | None,
+) -> str | None:
+    if record is None:
+        return "no consent was given"
+    try:
+        record.check(device)
+    except BadSignature:
+        return "a consent that this device did not sign for its speaker"
+    # A withdrawal needs no proof to be obeyed: when in doubt, the voice is not used.
+    if withdrawal is not None:
+        return f"the consent was withdrawn at {withdrawal.at_s} (Unix time)"
+    if purpose not in record.purposes:
+        return f"the consent covers {', '.join(record.purposes)} only"
+    if now_s >= record.expires_s:
+        return f"the consent expired at {record.expires_s} (Unix time)"
+    if now_s < record.given_s:
+        return f"the consent is from {record.given_s}, after the clock's {now_s} (Unix time)"
+    return None
+
+
+def _signed(record: ConsentRecord, key: SigningKey) -> ConsentRecord:
+    return replace(record, signature=key.sign(CONSENT, record._body()))

@@ -1,0 +1,195 @@
+"""What a device signs for others: it holds its key, its owner consents to a round, or withdraws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from chorister.shared import codec
+from chorister.shared.errors import BadMessage
+from chorister.shared.signing import SigningKey, VerifyKey
+
+POSSESSION = "chorister/1 proof of possession"
+WITHDRAWAL = "chorister/1 consent withdrawal"
+CONSENT_TOKEN = "chorister/1 consent token"  # noqa: S105 (a label, not a secret)
+
+
+@dataclass(frozen=True, slots=True)
+class PossessionProof:
+    """A device's answer to the enrolment authority's challenge.
+
+    Attributes:
+        device_key: the key that it proves to hold.
+        federation: the federation it wants to join.
+        challenge: the authority's 32 random bytes, used once.
+        signature: by the device key, over the other fields.
+    """
+
+    device_key: VerifyKey
+    federation: str
+    challenge: bytes
+    signature: bytes
+
+    @classmethod
+    def make(cls, key: SigningKey, federation: str, challenge: bytes) -> PossessionProof:
+        """Return the signed answer to a challenge."""
+        unsigned = cls(key.verify_key(), federation, challenge, b"")
+        return replace(unsigned, signature=key.sign(POSSESSION, unsigned._body()))
+
+    def check(self) -> None:
+        """Return if the named key signed this.
+
+        Raises:
+            BadSignature: it did not.
+        """
+        self.device_key.verify(POSSESSION, self._body(), self.signature)
+
+    def _body(self) -> bytes:
+        return codec.encode({"federation": self.federation, "challenge": self.challenge})
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentToken:
+    """A device's word to the server: a valid consent to training covers this round and its terms.
+
+    It says no more about the consent than its digest, and it is good for one round.
+
+    Attributes:
+        federation: whose round.
+        round_id: which round.
+        terms_sha256: digest of the round's terms (noise, clip, cohort), as the device read them.
+        consent_sha256: digest of the consent record.
+        expires_s: Unix time; minutes away, not days.
+        signature: by the device key, over the other fields.
+    """
+
+    federation: str
+    round_id: str
+    terms_sha256: str
+    consent_sha256: str
+    expires_s: int
+    signature: bytes
+
+    @classmethod
+    def sign(
+        cls,
+        key: SigningKey,
+        *,
+        federation: str,
+        round_id: str,
+        terms_sha256: str,
+        consent_sha256: str,
+        expires_s: int,
+    ) -> ConsentToken:
+        """Return a signed token; devices call `chorister.client.consent.consent_token` instead."""
+        unsigned = cls(federation, round_id, terms_sha256, consent_sha256, expires_s, b"")
+        return replace(unsigned, signature=key.sign(CONSENT_TOKEN, unsigned._body()))
+
+    def check(self, device_key: VerifyKey) -> None:
+        """Return if the device signed this.
+
+        Raises:
+            BadSignature: it did not.
+        """
+        device_key.verify(CONSENT_TOKEN, self._body(), self.signature)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the token as plain data for the codec."""
+        return {
+            "federation": self.federation,
+            "round_id": self.round_id,
+            "terms_sha256": self.terms_sha256,
+            "consent_sha256": self.consent_sha256,
+            "expires_s": self.expires_s,
+            "signature": self.signature,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> ConsentToken:
+        """Return the token in plain data; nothing is verified yet.
+
+        Raises:
+            BadMessage: other fields or other types.
+        """
+        kinds = {
+            "federation": str,
+            "round_id": str,
+            "terms_sha256": str,
+            "consent_sha256": str,
+            "expires_s": int,
+            "signature": bytes,
+        }
+        return cls(**_fields(plain, "consent token", kinds))
+
+    def _body(self) -> bytes:
+        plain = self.to_plain()
+        del plain["signature"]
+        return codec.encode(plain)
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """A speaker's signed word that a consent has ended.
+
+    Attributes:
+        device_id: the device's pseudonym.
+        consent_sha256: digest of the record that ended.
+        at_s: Unix time.
+        signature: by the device key, over the other fields.
+    """
+
+    device_id: str
+    consent_sha256: str
+    at_s: int
+    signature: bytes
+
+    @classmethod
+    def sign(cls, key: SigningKey, consent_sha256: str, at_s: int) -> Withdrawal:
+        """Return a signed withdrawal."""
+        unsigned = cls(key.verify_key().name, consent_sha256, at_s, b"")
+        return replace(unsigned, signature=key.sign(WITHDRAWAL, unsigned._body()))
+
+    def check(self, device_key: VerifyKey) -> None:
+        """Return if the device signed this.
+
+        Raises:
+            BadSignature: it did not.
+        """
+        device_key.verify(WITHDRAWAL, self._body(), self.signature)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the withdrawal as plain data for the codec."""
+        return {
+            "device_id": self.device_id,
+            "consent_sha256": self.consent_sha256,
+            "at_s": self.at_s,
+            "signature": self.signature,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> Withdrawal:
+        """Return the withdrawal in plain data; nothing is verified yet.
+
+        Raises:
+            BadMessage: other fields or other types.
+        """
+        kinds = {"device_id": str, "consent_sha256": str, "at_s": int, "signature": bytes}
+        return cls(**_fields(plain, "withdrawal", kinds))
+
+    def _body(self) -> bytes:
+        plain = self.to_plain()
+        del plain["signature"]
+        return codec.encode(plain)
+
+
+def _fields(plain: Any, name: str, kinds: dict[str, type]) -> dict[str, Any]:
+    if (
+        not isinstance(plain, dict)
+        or plain.keys() != kinds.keys()
+        or any(type(plain[field]) is not kind for field, kind in kinds.items())
+        or len(plain["signature"]) != 64
+    ):
+        raise BadMessage(
+            f"A {name} has the fields {', '.join(kinds)}.", "something else", "Drop the message."
+        )
+    return plain
