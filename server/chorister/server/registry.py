@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from chorister.shared.adapter_digest import adapter_digest
 from chorister.shared.errors import BadWeights, UsageError
 from chorister.shared.files import exclusive_lock, write_atomically
 from chorister.shared.types import Adapter
@@ -169,25 +169,6 @@ class Registry:
                 "Give its digest.",
             )
         return self._folder / f"{sha256}.safetensors"
-
-
-def adapter_digest(adapter: Adapter) -> str:
-    """Return SHA-256 over the layout's digest and the values as float32, little-endian.
-
-    Raises:
-        BadWeights: the values are not a finite float32 vector, or the layout is no digest.
-    """
-    values = adapter.values
-    if values.dtype != np.float32 or values.ndim != 1 or not np.isfinite(values).all():
-        raise BadWeights(
-            "An adapter is a vector of finite float32 values.",
-            f"{values.dtype} of shape {values.shape}"
-            + ("" if values.dtype.kind != "f" or np.isfinite(values).all() else ", not all finite"),
-            "Do not use it; look at the round that made it.",
-        )
-    digest = hashlib.sha256(b"chorister/1 adapter\x00" + adapter.spec.encode() + b"\x00")
-    digest.update(values.astype("<f4").tobytes())
-    return digest.hexdigest()
 
 
 def _metadata(data: bytes) -> dict[str, Any]:

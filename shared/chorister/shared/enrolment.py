@@ -121,6 +121,19 @@ class ConsentToken:
         }
         return cls(**_fields(plain, "consent token", kinds))
 
+    def to_bytes(self) -> bytes:
+        """Return the canonical bytes."""
+        return codec.encode(self.to_plain())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> ConsentToken:
+        """Return the token in canonical bytes; nothing is verified yet.
+
+        Raises:
+            BadMessage: it is not one.
+        """
+        return cls.from_plain(codec.decode(data))
+
     def _body(self) -> bytes:
         plain = self.to_plain()
         del plain["signature"]
