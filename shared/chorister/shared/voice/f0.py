@@ -24,7 +24,7 @@ _FFT = 1024
 _FRAMES_AT_ONCE = 2048
 # Added to the difference per sample: what is quieter than this (about -74 dBFS) is unvoiced.
 _QUIET = 2.0 * 2e-4**2
-_UNVOICED_COST = 0.32
+_UNVOICED_COST = 0.55
 _VOICING_CHANGE_COST = 0.25
 _STEP_COST = 0.02
 _WIDEST_STEP = 8

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from chorister.shared.errors import BadAudio
 from chorister.shared.types import MEL_BANDS, SAMPLE_RATE_HZ, FeatureSequence, FloatArray, Recording
 from chorister.shared.voice.f0 import estimate_f0
-from chorister.shared.voice.frames import HOP_SAMPLES, frames_of, hann
+from chorister.shared.voice.frames import HOP_SAMPLES as HOP_SAMPLES
+from chorister.shared.voice.frames import frames_of
+from chorister.shared.voice.frames import hann as hann
 
 WINDOW_SAMPLES = 400
 FFT_SAMPLES = 512

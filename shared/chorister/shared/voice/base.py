@@ -1,0 +1,99 @@
+"""The base model's weights: written by the training, pinned by digest, read with every check."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from chorister.shared.errors import BadWeights
+from chorister.shared.voice.base_digest import BASE_SHA256
+from chorister.shared.voice.model import ModelSettings, VoiceModel, settings_to_metadata
+
+BASE_FORMAT = "chorister-base"
+BASE_FORMAT_VERSION = 1
+BASE_WEIGHTS = Path(__file__).parent / "weights" / "base.safetensors"
+_RULE = "The base model must be a weights file that this version understands."
+_REINSTALL = "Reinstall the package, or train a base with `chorister train-base`."
+
+
+def save_base(model: VoiceModel, path: Path) -> str:
+    """Writes a model without adapters, whole or not at all.
+
+    Args:
+        model: adapters, if attached, are left out.
+        path: where to; replaced if it exists.
+
+    Returns:
+        SHA-256 of the file, 64 hexadecimal digits.
+    """
+    state = {
+        name: value.detach().contiguous()
+        for name, value in model.state_dict().items()
+        if not _is_adapter(name)
+    }
+    metadata = settings_to_metadata(model.settings)
+    metadata |= {"format": BASE_FORMAT, "format_version": str(BASE_FORMAT_VERSION)}
+    part = path.with_suffix(".part")
+    save_file(state, part, metadata)
+    digest = hashlib.sha256(part.read_bytes()).hexdigest()
+    part.replace(path)
+    return digest
+
+
+def _is_adapter(name: str) -> bool:
+    return name.startswith(("decoder.shared.", "decoder.condition.offset.")) or ".adapter." in name
+
+
+def load_base(path: Path | None = None) -> VoiceModel:
+    """The frozen base model.
+
+    Args:
+        path: a weights file; None for the shipped one, whose digest is checked.
+
+    Returns:
+        a new model on the CPU, float32, in evaluation mode, without gradients.
+
+    Raises:
+        BadWeights: missing or unreadable file, wrong digest, newer format, wrong shapes.
+    """
+    source = path or BASE_WEIGHTS
+    try:
+        data_digest = hashlib.sha256(source.read_bytes()).hexdigest()
+        if path is None and data_digest != BASE_SHA256:
+            raise BadWeights(_RULE, f"{source.name} with digest {data_digest[:16]}...", _REINSTALL)
+        with safe_open(source, "pt") as file:
+            settings = _settings_from(file.metadata() or {}, source.name)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        found = f"{source.name}, {error.strerror or error}"
+        raise BadWeights(_RULE, found, _REINSTALL) from error
+    except SafetensorError as error:
+        raise BadWeights(_RULE, f"{source.name}, unreadable ({error})", _REINSTALL) from error
+    model = VoiceModel(settings)
+    try:
+        model.load_state_dict({name: value.float() for name, value in state.items()})
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise BadWeights(_RULE, f"{source.name}, unfitting ({reason})", _REINSTALL) from error
+    if not all(bool(torch.isfinite(value).all()) for value in model.state_dict().values()):
+        raise BadWeights(_RULE, f"{source.name}, values that are not finite", _REINSTALL)
+    return model.requires_grad_(False).eval()
+
+
+def _settings_from(metadata: dict[str, str], name: str) -> ModelSettings:
+    if metadata.get("format") != BASE_FORMAT:
+        found = f"{name} of format {metadata.get('format', 'none')!r}"
+        raise BadWeights(_RULE, found, _REINSTALL)
+    try:
+        version = int(metadata["format_version"])
+        if version > BASE_FORMAT_VERSION:
+            raise BadWeights(_RULE, f"{name} of newer format {version}", "Update the package.")
+        sizes = {field.name: int(metadata[field.name]) for field in fields(ModelSettings)}
+    except (KeyError, ValueError) as error:
+        raise BadWeights(_RULE, f"{name} with a damaged header ({error})", _REINSTALL) from error
+    return ModelSettings(**sizes)

@@ -1,0 +1,187 @@
+"""The voice model: content encoder, decoder with a speaker's condition, vocoder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from chorister.shared.types import FeatureSequence, FloatArray
+from chorister.shared.voice.decoder import Decoder
+from chorister.shared.voice.encoder import ContentEncoder
+from chorister.shared.voice.frames import HOP_SAMPLES
+from chorister.shared.voice.profile import SpeakerProfile
+from chorister.shared.voice.vocoder import Vocoder
+
+LOWEST_PITCH_HZ = 50.0
+HIGHEST_PITCH_HZ = 600.0
+_SPREAD_RATIO_LIMITS = (0.5, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """Sizes of the model; stored in the header of its weights file.
+
+    Attributes:
+        content: channels of the content bottleneck.
+        encoder_width: channels of the encoder's stream.
+        encoder_blocks: its blocks.
+        decoder_width: channels of the decoder's stream.
+        decoder_blocks: its blocks.
+        kernel: frames that each convolution sees, odd.
+        expansion: width of each perceptron as a multiple of its stream.
+    """
+
+    content: int = 48
+    encoder_width: int = 192
+    encoder_blocks: int = 5
+    decoder_width: int = 224
+    decoder_blocks: int = 6
+    kernel: int = 7
+    expansion: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceBatch:
+    """What one forward pass reads.
+
+    Attributes:
+        log_mel: shape (B, F, 80), the source's log-mel.
+        f0_hz: shape (B, F), the pitch to speak with, 0 where unvoiced.
+        source_mel_mean: shape (B, 80), of the source speaker's enrolment.
+        source_mel_std: shape (B, 80).
+        target_vector: shape (B, 256), unit norm.
+        target_mel_mean: shape (B, 80), of the target speaker's enrolment.
+        target_mel_std: shape (B, 80).
+    """
+
+    log_mel: Tensor
+    f0_hz: Tensor
+    source_mel_mean: Tensor
+    source_mel_std: Tensor
+    target_vector: Tensor
+    target_mel_mean: Tensor
+    target_mel_std: Tensor
+
+    def to(self, device: torch.device | str) -> VoiceBatch:
+        """The same batch on another device."""
+        return VoiceBatch(*(getattr(self, name).to(device) for name in self.__slots__))
+
+
+def move_pitch(f0_hz: FloatArray, source: SpeakerProfile, target: SpeakerProfile) -> FloatArray:
+    """F0 shifted and stretched from one speaker's range to another's, in the log domain.
+
+    Args:
+        f0_hz: shape (F,), 0 where unvoiced.
+        source: whose pitch it is.
+        target: whose pitch it shall be.
+
+    Returns:
+        shape (F,), float32, in [50, 600] Hz where voiced, else 0.
+    """
+    ratio = float(np.clip(target.log_f0_spread / source.log_f0_spread, *_SPREAD_RATIO_LIMITS))
+    height = np.log(np.maximum(f0_hz, 1.0)) - source.log_f0_median
+    moved = np.exp(target.log_f0_median + ratio * height)
+    moved = np.clip(moved, LOWEST_PITCH_HZ, HIGHEST_PITCH_HZ)
+    return np.where(f0_hz > 0, moved, 0.0).astype(np.float32)
+
+
+class VoiceModel(nn.Module):
+    """Speech of one speaker to the same words in another's voice.
+
+    Args:
+        settings: sizes.
+    """
+
+    def __init__(self, settings: ModelSettings | None = None) -> None:
+        super().__init__()
+        self.settings = s = settings or ModelSettings()
+        self.encoder = ContentEncoder(
+            s.content, s.encoder_width, s.encoder_blocks, s.kernel, s.expansion
+        )
+        self.decoder = Decoder(
+            s.content, s.decoder_width, s.decoder_blocks, s.kernel, s.expansion
+        )
+        self.vocoder = Vocoder()
+
+    def forward(self, batch: VoiceBatch, hiss: Tensor | None = None) -> Tensor:
+        """Converts a batch.
+
+        Args:
+            batch: F frames of each of B examples.
+            hiss: shape (B, F * 160), white noise of unit variance for the vocoder; drawn from
+                torch's global generator where None.
+
+        Returns:
+            shape (B, F * 160), 16 kHz.
+        """
+        content = self.encoder(batch.log_mel, batch.source_mel_mean, batch.source_mel_std)
+        condition = self.decoder.condition(
+            batch.target_vector, batch.target_mel_mean, batch.target_mel_std
+        )
+        harmonic, noise = self.decoder(content, batch.f0_hz, condition)
+        if hiss is None:
+            shape = (content.shape[0], content.shape[1] * HOP_SAMPLES)
+            hiss = torch.randn(shape, device=content.device)
+        wav: Tensor = self.vocoder(harmonic, noise, batch.f0_hz, hiss)
+        return wav
+
+    def convert(
+        self,
+        features: FeatureSequence,
+        source: SpeakerProfile,
+        target: SpeakerProfile,
+        *,
+        seed: int = 0,
+    ) -> FloatArray:
+        """One utterance in the target's voice.
+
+        Args:
+            features: F frames of the source's speech.
+            source: the source speaker's enrolment.
+            target: the target speaker's enrolment.
+            seed: of the vocoder's noise.
+
+        Returns:
+            shape (F * 160,), float32, 16 kHz; it is not limited to [-1, 1].
+        """
+        moved = FeatureSequence(features.log_mel, move_pitch(features.f0_hz, source, target))
+        batch = single_batch(moved, source, target)
+        generator = torch.Generator().manual_seed(seed)
+        hiss = torch.randn((1, len(features.f0_hz) * HOP_SAMPLES), generator=generator)
+        device = next(self.parameters()).device
+        was_training = self.training
+        self.eval()
+        with torch.inference_mode():
+            wav = self(batch.to(device), hiss.to(device))[0]
+        self.train(was_training)
+        return np.asarray(wav.cpu().numpy(), np.float32)
+
+
+def single_batch(
+    features: FeatureSequence, source: SpeakerProfile, target: SpeakerProfile
+) -> VoiceBatch:
+    """A batch of one utterance; the pitch is used as it stands.
+
+    Args:
+        features: F frames, with the pitch to speak with.
+        source: whose speech it is.
+        target: whose voice it shall get.
+    """
+    rows = (
+        features.log_mel,
+        features.f0_hz,
+        source.mel_mean,
+        source.mel_std,
+        target.vector,
+        target.mel_mean,
+        target.mel_std,
+    )
+    return VoiceBatch(*(torch.from_numpy(np.array(row, np.float32))[None] for row in rows))
+
+
+def settings_to_metadata(settings: ModelSettings) -> dict[str, str]:
+    """Sizes as the strings that a safetensors header holds."""
+    return {name: str(value) for name, value in asdict(settings).items()}

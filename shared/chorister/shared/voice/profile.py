@@ -1,0 +1,146 @@
+"""What an enrolment says of a speaker: never leaves the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from chorister.shared.errors import BadAudio, BadWeights
+from chorister.shared.types import MEL_BANDS, FloatArray, Recording
+from chorister.shared.voice.features import extract_features
+
+VECTOR_SIZE = 256
+# Frames whose mean log-mel lies further below the loud ones than this count as pauses.
+SPEECH_RANGE = 4.0
+_LOUD_PERCENTILE = 95.0
+_MIN_SPEECH_FRAMES = 50
+_MIN_VOICED_FRAMES = 20
+_SMALLEST_SPREAD = 0.02
+# The interquartile range of a normal distribution in standard deviations.
+_QUARTILES_TO_SIGMA = 1.349
+_SHAPES = {"vector": (VECTOR_SIZE,), "mel_mean": (MEL_BANDS,), "mel_std": (MEL_BANDS,)}
+_SCALARS = ("log_f0_median", "log_f0_spread", "seconds")
+
+
+class Encoder(Protocol):
+    """Something that names a voice by a vector, such as `speaker.SpeakerEncoder`."""
+
+    def embed(self, log_mel: FloatArray) -> FloatArray:
+        """Vector of a log-mel sequence: shape (F, 80) to (256,), unit norm."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SpeakerProfile:
+    """One speaker as the model is conditioned on.
+
+    Attributes:
+        vector: shape (256,), float32, unit norm.
+        mel_mean: shape (80,), float32, mean log-mel over the frames with speech.
+        mel_std: shape (80,), float32, standard deviation over the same frames.
+        log_f0_median: median of the natural logarithm of F0 in Hz over voiced frames.
+        log_f0_spread: interquartile range of the same / 1.349, at least 0.02.
+        seconds: how much audio it was computed from.
+    """
+
+    vector: FloatArray
+    mel_mean: FloatArray
+    mel_std: FloatArray
+    log_f0_median: float
+    log_f0_spread: float
+    seconds: float
+
+    def __repr__(self) -> str:
+        return f"SpeakerProfile(seconds={self.seconds:.1f})"
+
+    def to_bytes(self) -> bytes:
+        """The profile as safetensors, for the vault."""
+        arrays = {name: np.ascontiguousarray(getattr(self, name), np.float32) for name in _SHAPES}
+        for name in _SCALARS:
+            arrays[name] = np.array([getattr(self, name)], np.float64)
+        return bytes(save(arrays))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> SpeakerProfile:
+        """Reads what `to_bytes` wrote.
+
+        Raises:
+            BadWeights: other content, shapes, or values that are not finite.
+        """
+        try:
+            arrays = load(data)
+        except SafetensorError as error:
+            raise _bad_profile(str(error)) from error
+        expected = _SHAPES | {name: (1,) for name in _SCALARS}
+        found = {name: array.shape for name, array in arrays.items()}
+        if found != expected:
+            raise _bad_profile(f"arrays {found}")
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise _bad_profile("a value that is not finite")
+        return cls(
+            *(arrays[name].astype(np.float32) for name in _SHAPES),
+            *(float(arrays[name][0]) for name in _SCALARS),
+        )
+
+
+def _bad_profile(found: str) -> BadWeights:
+    return BadWeights(
+        "A speaker profile holds a 256-vector, mel statistics and pitch statistics.",
+        found,
+        "Enrol the speaker again.",
+    )
+
+
+def speech_frames(log_mel: FloatArray) -> FloatArray:
+    """The frames with speech, by level: pauses would drag the statistics with their length.
+
+    Args:
+        log_mel: shape (F, 80), F at least 1.
+
+    Returns:
+        shape (F', 80): those within 4 nepers of the 95th percentile of the mean log-mel.
+    """
+    level = log_mel.mean(axis=1)
+    return log_mel[level > np.percentile(level, _LOUD_PERCENTILE) - SPEECH_RANGE]
+
+
+def profile_from(recordings: Sequence[Recording], encoder: Encoder) -> SpeakerProfile:
+    """Profile of the one speaker of all recordings.
+
+    Args:
+        recordings: at least one; 3 s of speech give a usable profile, 30 s a good one.
+        encoder: names the voice.
+
+    Raises:
+        BadAudio: no recordings, less than 0.5 s of speech or less than 0.2 s of voiced speech.
+    """
+    features = [extract_features(recording) for recording in recordings]
+    speech = [speech_frames(feature.log_mel) for feature in features]
+    f0_hz = np.concatenate([f.f0_hz for f in features]) if features else np.zeros(0, np.float32)
+    voiced = f0_hz[f0_hz > 0]
+    count = sum(len(frames) for frames in speech)
+    if count < _MIN_SPEECH_FRAMES or len(voiced) < _MIN_VOICED_FRAMES:
+        raise BadAudio(
+            "A voice is enrolled from at least 0.5 s of speech with 0.2 s of voiced sounds.",
+            f"{count / 100:.2f} s of speech, {len(voiced) / 100:.2f} s voiced"
+            f" in {len(features)} recordings",
+            "Record at least 30 s of ordinary speech in a quiet place.",
+        )
+    vectors = np.stack([encoder.embed(feature.log_mel) for feature in features])
+    weights = np.array([len(frames) for frames in speech], np.float32)
+    mean_vector = weights @ vectors
+    frames = np.concatenate(speech)
+    log_f0 = np.log(voiced.astype(np.float64))
+    low, median, high = np.percentile(log_f0, [25.0, 50.0, 75.0])
+    return SpeakerProfile(
+        vector=(mean_vector / np.linalg.norm(mean_vector)).astype(np.float32),
+        mel_mean=frames.mean(axis=0),
+        mel_std=frames.std(axis=0),
+        log_f0_median=float(median),
+        log_f0_spread=max(float(high - low) / _QUARTILES_TO_SIGMA, _SMALLEST_SPREAD),
+        seconds=sum(recording.duration_s for recording in recordings),
+    )

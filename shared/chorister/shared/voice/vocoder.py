@@ -1,0 +1,182 @@
+"""A source-filter vocoder without learnt parameters: two spectral envelopes and F0 to samples.
+
+A band-limited pulse train passes a minimum-phase filter, white noise a zero-phase one, both frame
+by frame in the STFT domain (after Agrawal et al., Ultra-lightweight neural differential DSP
+vocoder, ICASSP 2024). Both filters are given as log magnitudes of 80 mel bands.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from chorister.shared.types import MEL_BANDS, SAMPLE_RATE_HZ, FloatArray
+from chorister.shared.voice.features import FFT_BINS, FFT_SAMPLES, mel_edges_hz
+from chorister.shared.voice.frames import HOP_SAMPLES, hann
+
+GRAIN_SAMPLES = 320
+LOUDEST_LOG = 6.0
+QUIETEST_LOG = -12.0
+_TOP_OF_BAND = 0.48
+_SMALLEST_SINE = 1e-4
+
+
+def band_to_bin() -> FloatArray:
+    """Matrix from 80 values at the mel centres to 257 bins, linear in Hz, flat at both ends.
+
+    Returns:
+        shape (80, 257), float32.
+    """
+    centres = mel_edges_hz()[1:-1]
+    bins_hz = np.linspace(0.0, SAMPLE_RATE_HZ / 2.0, FFT_BINS)
+    rows = [np.interp(bins_hz, centres, row) for row in np.eye(MEL_BANDS)]
+    return np.stack(rows).astype(np.float32)
+
+
+def minimum_phase() -> FloatArray:
+    """Matrix from a log magnitude to the phase of the minimum-phase filter that has it.
+
+    The phase is the imaginary part of the transform of the folded real cepstrum (Oppenheim and
+    Schafer, Discrete-Time Signal Processing, section 12.5); every step is linear.
+
+    Returns:
+        shape (257, 257), float32, radians a neper.
+    """
+    cepstra = np.fft.irfft(np.eye(FFT_BINS), FFT_SAMPLES)
+    fold = np.zeros(FFT_SAMPLES)
+    fold[0] = fold[FFT_SAMPLES // 2] = 1.0
+    fold[1 : FFT_SAMPLES // 2] = 2.0
+    return np.fft.rfft(cepstra * fold, axis=1).imag.astype(np.float32)
+
+
+def _dft_matrix() -> FloatArray:
+    """Real and imaginary parts of the transform of a grain: shape (320, 514)."""
+    spectrum = np.fft.rfft(np.eye(FFT_SAMPLES)[:GRAIN_SAMPLES], FFT_SAMPLES)
+    return np.concatenate([spectrum.real, spectrum.imag], axis=1).astype(np.float32)
+
+
+def _inverse_dft_matrix() -> FloatArray:
+    """From 257 real and 257 imaginary parts to a frame: shape (514, 512)."""
+    eye = np.eye(FFT_BINS)
+    frames = np.concatenate([np.fft.irfft(eye, FFT_SAMPLES), np.fft.irfft(1j * eye, FFT_SAMPLES)])
+    return frames.astype(np.float32)
+
+
+class PulseTrain(nn.Module):
+    """Pulses at F0, band-limited to 7.68 kHz, of unit power; silent where unvoiced."""
+
+    def forward(self, f0_hz: Tensor) -> Tensor:
+        """Places the pulses.
+
+        Args:
+            f0_hz: shape (B, F), 0 where unvoiced.
+
+        Returns:
+            shape (B, F * 160). The phase is summed in float64: float32 drifts within seconds.
+        """
+        voiced = f0_hz > 0
+        both = voiced[:, 1:] & voiced[:, :-1]
+        step = torch.where(both, f0_hz[:, 1:] - f0_hz[:, :-1], torch.zeros_like(f0_hz[:, 1:]))
+        before = nn.functional.pad(step, (1, 0)).unsqueeze(2)
+        after = nn.functional.pad(step, (0, 1)).unsqueeze(2)
+        offset = (torch.arange(HOP_SAMPLES, device=f0_hz.device) + 0.5) / HOP_SAMPLES - 0.5
+        offset = offset.to(f0_hz.dtype)
+        at_samples = (
+            f0_hz.unsqueeze(2) + before * offset.clamp(max=0.0) + after * offset.clamp(min=0.0)
+        )
+        f0 = at_samples.flatten(1)
+        cycles = torch.cumsum(f0.double() / SAMPLE_RATE_HZ, dim=1)
+        phase = (cycles - torch.round(cycles)).to(f0_hz.dtype)
+        harmonics = torch.floor(_TOP_OF_BAND * SAMPLE_RATE_HZ / f0.clamp(min=1.0))
+        sine = torch.sin(torch.pi * phase)
+        flat = sine.abs() < _SMALLEST_SINE
+        count = 2.0 * harmonics + 1.0
+        ratio = torch.sin(torch.pi * count * phase) / torch.where(flat, 1.0, sine)
+        pulses = (torch.where(flat, count, ratio) - 1.0) / torch.sqrt(2.0 * harmonics)
+        return torch.where(f0 > 0, pulses, torch.zeros_like(pulses))
+
+
+class Vocoder(nn.Module):
+    """Envelopes and F0 to a waveform.
+
+    Args:
+        as_products: compute the transforms as products with fixed matrices instead of by FFT: the
+            same numbers from operators that every ONNX runtime has.
+    """
+
+    window: Tensor
+    to_bins: Tensor
+    to_phase: Tensor
+    forward_dft: Tensor
+    inverse_dft: Tensor
+
+    def __init__(self, *, as_products: bool = False) -> None:
+        super().__init__()
+        self.as_products = as_products
+        self.pulse_train = PulseTrain()
+        to_bins = band_to_bin()
+        fixed = {
+            "window": hann(GRAIN_SAMPLES),
+            "to_bins": to_bins,
+            "to_phase": to_bins @ minimum_phase(),
+            "forward_dft": _dft_matrix(),
+            "inverse_dft": _inverse_dft_matrix(),
+        }
+        for name, value in fixed.items():
+            self.register_buffer(name, torch.from_numpy(value), persistent=False)
+
+    def forward(self, harmonic: Tensor, noise: Tensor, f0_hz: Tensor, hiss: Tensor) -> Tensor:
+        """Renders a batch.
+
+        Args:
+            harmonic: shape (B, F, 80), log magnitude of the pulses' filter, clamped to [-12, 6].
+            noise: shape (B, F, 80), log magnitude of the noise's filter, likewise.
+            f0_hz: shape (B, F), 0 where unvoiced.
+            hiss: shape (B, F * 160), white noise of unit variance.
+
+        Returns:
+            shape (B, F * 160), 16 kHz.
+        """
+        harmonic = harmonic.clamp(QUIETEST_LOG, LOUDEST_LOG)
+        noise = noise.clamp(QUIETEST_LOG, LOUDEST_LOG)
+        with torch.no_grad():
+            pulse_re, pulse_im = self._spectrum(self.pulse_train(f0_hz))
+            hiss_re, hiss_im = self._spectrum(hiss)
+        size = torch.exp(harmonic @ self.to_bins)
+        angle = harmonic @ self.to_phase
+        filter_re, filter_im = size * torch.cos(angle), size * torch.sin(angle)
+        breath = torch.exp(noise @ self.to_bins)
+        real = filter_re * pulse_re - filter_im * pulse_im + breath * hiss_re
+        imaginary = filter_re * pulse_im + filter_im * pulse_re + breath * hiss_im
+        return self._overlap_add(real, imaginary)
+
+    def _spectrum(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Grains on the frame grid, shape (B, F, 257) each."""
+        edge = (GRAIN_SAMPLES - HOP_SAMPLES) // 2
+        padded = nn.functional.pad(samples, (edge, edge))
+        if not self.as_products:
+            spectrum = torch.fft.rfft(
+                padded.unfold(1, GRAIN_SAMPLES, HOP_SAMPLES) * self.window, FFT_SAMPLES
+            )
+            return spectrum.real, spectrum.imag
+        blocks = padded.reshape(padded.shape[0], -1, HOP_SAMPLES)
+        grains = torch.cat([blocks[:, :-1], blocks[:, 1:]], dim=2) * self.window
+        parts = grains @ self.forward_dft
+        return parts[..., :FFT_BINS], parts[..., FFT_BINS:]
+
+    def _overlap_add(self, real: Tensor, imaginary: Tensor) -> Tensor:
+        if self.as_products:
+            frames = torch.cat([real, imaginary], dim=2) @ self.inverse_dft
+        else:
+            frames = torch.fft.irfft(torch.complex(real, imaginary), FFT_SAMPLES)
+        blocks_a_frame = -(-FFT_SAMPLES // HOP_SAMPLES)
+        frames = nn.functional.pad(frames, (0, blocks_a_frame * HOP_SAMPLES - FFT_SAMPLES))
+        total: Tensor | None = None
+        for block in range(blocks_a_frame):
+            part = frames[:, :, block * HOP_SAMPLES : (block + 1) * HOP_SAMPLES]
+            placed = nn.functional.pad(part, (0, 0, block, blocks_a_frame - block))
+            total = placed if total is None else total + placed
+        assert total is not None
+        edge = (GRAIN_SAMPLES - HOP_SAMPLES) // 2
+        return total.flatten(1)[:, edge : edge + real.shape[1] * HOP_SAMPLES]

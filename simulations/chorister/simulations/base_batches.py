@@ -1,0 +1,235 @@
+"""Training examples: random crops, each with references from other material of its speaker.
+
+Every draw comes from a generator seeded by (seed, stage, step): the data order of a step does not
+depend on the steps before it, so a killed run resumes with the order that it would have had.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from chorister.shared.types import MEL_BANDS, FloatArray
+from chorister.shared.voice.features import hz_to_mel, log_mel, mel_edges_hz, mel_to_hz
+from chorister.shared.voice.frames import HOP_SAMPLES
+from chorister.shared.voice.profile import speech_frames
+
+_WARP_STEPS = 41
+_MOST_REFERENCES = 8
+_MEAN_JITTER = 0.1
+_SPREAD_JITTER = 0.05
+_SMALLEST_SPREAD = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Sums over the speech frames of one utterance, to be pooled over utterances."""
+
+    count: int
+    total: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """One utterance in memory.
+
+    Attributes:
+        speaker: index of its speaker.
+        samples: shape (F * 160,), int16.
+        log_mel: shape (F, 80), float16.
+        f0_hz: shape (F,), float32.
+        phones: shape (F,), int8, -1 where unknown.
+        statistics: of its log-mel.
+        weight: how often it is drawn, relative to the others.
+    """
+
+    speaker: int
+    samples: NDArray[np.int16]
+    log_mel: NDArray[np.float16]
+    f0_hz: FloatArray
+    phones: NDArray[np.int8]
+    statistics: Statistics
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step's examples, B of them.
+
+    Attributes:
+        wav: shape (B, F * 160).
+        log_mel: shape (B, F, 80), the content encoder's input, warped.
+        plain_log_mel: shape (B, F, 80), the same without warping.
+        f0_hz: shape (B, F).
+        phones: shape (B, F), int64, -1 where unknown.
+        source_mean: shape (B, 80), statistics for `log_mel`, warped alike.
+        source_std: shape (B, 80).
+        vector: shape (B, 256), of references of the same speaker.
+        centroid: shape (B, 256), mean of the speaker's vectors.
+        target_mean: shape (B, 80), statistics from other references.
+        target_std: shape (B, 80).
+        log_f0: shape (B, 2), median and spread of the speaker's log F0.
+    """
+
+    wav: Tensor
+    log_mel: Tensor
+    plain_log_mel: Tensor
+    f0_hz: Tensor
+    phones: Tensor
+    source_mean: Tensor
+    source_std: Tensor
+    vector: Tensor
+    centroid: Tensor
+    target_mean: Tensor
+    target_std: Tensor
+    log_f0: Tensor
+
+
+def statistics_of(mel: FloatArray) -> Statistics:
+    """Sums over the speech frames of a log-mel, shape (F, 80)."""
+    frames = speech_frames(mel).astype(np.float64)
+    return Statistics(len(frames), frames.sum(axis=0), (frames**2).sum(axis=0))
+
+
+def pool(parts: list[Statistics]) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation over all parts, shape (80,) each."""
+    count = sum(part.count for part in parts)
+    mean = np.sum([part.total for part in parts], axis=0) / count
+    square = np.sum([part.squares for part in parts], axis=0) / count
+    std = np.sqrt(np.maximum(square - mean**2, 1e-4))
+    return mean.astype(np.float32), std.astype(np.float32)
+
+
+def warp_matrix(factor: float) -> FloatArray:
+    """Matrix that stretches a log-mel along frequency, shape (80, 80); rows are the old bands.
+
+    Args:
+        factor: a formant at f Hz moves to f * factor, up to about 4.8 kHz; above, the axis is bent
+            so that 8 kHz stays (vocal tract length perturbation, Jaitly and Hinton 2013).
+    """
+    centres = mel_edges_hz()[1:-1]
+    nyquist = mel_edges_hz()[-1]
+    knee = 4800.0 * min(factor, 1.0)
+    slope = (nyquist - knee / factor) / (nyquist - knee)
+    source_hz = np.where(centres <= knee, centres / factor, nyquist - slope * (nyquist - centres))
+    bands = hz_to_mel(centres)
+    rows = [np.interp(hz_to_mel(source_hz), bands, row) for row in np.eye(MEL_BANDS)]
+    return np.stack(rows).astype(np.float32)
+
+
+class Batches:
+    """Draws batches.
+
+    Args:
+        speech: all utterances.
+        vectors: by speaker index, shape (N, 256), vectors of windows of the speaker's speech.
+        seed: of the data order.
+    """
+
+    def __init__(self, speech: list[Speech], vectors: list[FloatArray], seed: int) -> None:
+        self._speech = speech
+        self._vectors = vectors
+        self._seed = seed
+        self._of_speaker: list[list[int]] = [[] for _ in vectors]
+        for index, one in enumerate(speech):
+            self._of_speaker[one.speaker].append(index)
+        weights = np.array([one.weight * len(one.f0_hz) for one in speech])
+        self._chances = weights / weights.sum()
+        self._centroids = [rows.mean(axis=0) / np.linalg.norm(rows.mean(axis=0)) for rows in vectors]
+        self._log_f0 = [self._pitch(indices) for indices in self._of_speaker]
+
+    def _pitch(self, indices: list[int]) -> tuple[float, float]:
+        f0_hz = np.concatenate([self._speech[i].f0_hz for i in indices])
+        voiced = f0_hz[f0_hz > 0]
+        if len(voiced) == 0:
+            return 5.0, 0.2
+        low, median, high = np.percentile(np.log(voiced), [25.0, 50.0, 75.0])
+        return float(median), max(float(high - low) / 1.349, _SMALLEST_SPREAD)
+
+    def speaker_statistics(self) -> FloatArray:
+        """Mel mean and spread of every speaker, shape (speakers, 160)."""
+        rows = [
+            np.concatenate(pool([self._speech[i].statistics for i in indices]))
+            for indices in self._of_speaker
+        ]
+        return np.stack(rows)
+
+    def draw(self, stage: int, step: int, size: int, frames: int, largest_warp: float) -> Batch:
+        """The batch of one step.
+
+        Args:
+            stage: index of the stage.
+            step: step within the stage.
+            size: examples.
+            frames: length of each; shorter utterances are followed by digital silence.
+            largest_warp: at least 1.
+        """
+        rng = np.random.default_rng([self._seed, stage, step])
+        chosen = rng.choice(len(self._speech), size, p=self._chances)
+        rows = [self._example(self._speech[i], i, frames, largest_warp, rng) for i in chosen]
+        columns = zip(*rows, strict=True)
+        return Batch(*(torch.from_numpy(np.stack(column)) for column in columns))
+
+    def _example(
+        self, one: Speech, index: int, frames: int, largest_warp: float, rng: np.random.Generator
+    ) -> tuple[NDArray[np.generic], ...]:
+        start = int(rng.integers(max(len(one.f0_hz) - frames, 0) + 1))
+        kept = slice(start, start + frames)
+        short = max(frames - len(one.f0_hz), 0)
+        wav = one.samples[start * HOP_SAMPLES : (start + frames) * HOP_SAMPLES]
+        wav = np.pad(wav.astype(np.float32) / 32768.0, (0, short * HOP_SAMPLES))
+        # The edge frames of a crop see its neighbours here and zeros at conversion: no matter.
+        mel = one.log_mel[kept].astype(np.float32)
+        if short:
+            mel = log_mel(wav)
+        warp = _WARPS[largest_warp][int(rng.integers(_WARP_STEPS))]
+        source_mean, source_std = self._reference_statistics(one.speaker, index, rng)
+        target_mean, target_std = self._reference_statistics(one.speaker, index, rng)
+        vectors = self._vectors[one.speaker]
+        count = int(rng.integers(1, _MOST_REFERENCES + 1))
+        mixed = rng.dirichlet(np.ones(count)) @ vectors[rng.integers(len(vectors), size=count)]
+        phones = np.full(frames, -1, np.int64)
+        phones[: frames - short] = one.phones[kept]
+        return (
+            wav,
+            mel @ warp,
+            mel,
+            np.pad(one.f0_hz[kept], (0, short)),
+            phones,
+            (source_mean @ warp).astype(np.float32),
+            (source_std @ warp).astype(np.float32),
+            (mixed / np.linalg.norm(mixed)).astype(np.float32),
+            self._centroids[one.speaker].astype(np.float32),
+            target_mean,
+            target_std,
+            np.array(self._log_f0[one.speaker], np.float32),
+        )
+
+    def _reference_statistics(
+        self, speaker: int, index: int, rng: np.random.Generator
+    ) -> tuple[FloatArray, FloatArray]:
+        """Pooled over one to eight utterances of the speaker, others than the example if any."""
+        others = [i for i in self._of_speaker[speaker] if i != index] or [index]
+        count = int(rng.integers(1, _MOST_REFERENCES + 1))
+        picked = rng.choice(others, min(count, len(others)), replace=False)
+        mean, std = pool([self._speech[i].statistics for i in picked])
+        mean = mean + rng.normal(0.0, _MEAN_JITTER, MEL_BANDS).astype(np.float32)
+        std = std * np.exp(rng.normal(0.0, _SPREAD_JITTER, MEL_BANDS)).astype(np.float32)
+        return mean, std
+
+
+class _WarpTable(dict[float, list[FloatArray]]):
+    """Matrices by largest warp, made when first asked for."""
+
+    def __missing__(self, largest: float) -> list[FloatArray]:
+        factors = np.geomspace(1.0 / largest, largest, _WARP_STEPS)
+        self[largest] = [warp_matrix(float(factor)) for factor in factors]
+        return self[largest]
+
+
+_WARPS = _WarpTable()

@@ -1,0 +1,182 @@
+"""The corpus that the base model learns from: which recordings, whose they are, and their cache.
+
+Analysis is done once for each file and kept in a cache folder outside the repository, under a name
+that holds the file's path, size and the version of the analysis.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from chorister.shared.errors import BadCorpus
+from chorister.shared.types import SAMPLE_RATE_HZ, FloatArray
+from chorister.shared.voice.f0 import estimate_f0
+from chorister.shared.voice.frames import HOP_SAMPLES
+
+ANALYSIS_VERSION = "1"
+_AUDIO = frozenset({".opus", ".flac", ".wav", ".ogg", ".mp3"})
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Where the training speech lies, relative to the data folder.
+
+    Attributes:
+        split_file: JSON object of speaker lists.
+        split: the list in it that may be trained on.
+        speaker_folders: folders in LibriSpeech's form, SPEAKER/CHAPTER/*.opus or SPEAKER-*.opus.
+        file_folders: folders of files whose speakers are unknown: each file is a speaker.
+    """
+
+    split_file: str
+    split: str
+    speaker_folders: tuple[str, ...]
+    file_folders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One file of the corpus.
+
+    Attributes:
+        speaker: label, unique over all folders.
+        path: the audio file.
+        folder: the corpus folder that it came from.
+        transcript: what is said, where the corpus tells.
+    """
+
+    speaker: str
+    path: Path
+    folder: str
+    transcript: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One utterance as the training reads it.
+
+    Attributes:
+        samples: shape (T,), int16, 16 kHz, T a multiple of 160.
+        f0_hz: shape (T // 160,), float32, 0 where unvoiced.
+        phones: shape (T // 160,), int8, index into `align.PHONES`; -1 where unknown.
+    """
+
+    samples: NDArray[np.int16]
+    f0_hz: FloatArray
+    phones: NDArray[np.int8]
+
+
+def _transcripts(folder: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in sorted(folder.rglob("*.trans.txt")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            name, _, text = line.partition(" ")
+            found[name] = text.lower()
+    return found
+
+
+def _audio_files(data: Path, folder: str) -> Iterator[Path]:
+    root = data / folder
+    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in _AUDIO)
+    if not files:
+        raise BadCorpus(
+            "Each folder of the recipe must hold audio files.",
+            f"none in {root}",
+            "Point --data at the folder that holds the corpora, or correct the recipe.",
+        )
+    yield from files
+
+
+def list_utterances(data: Path, corpus: Corpus) -> tuple[Utterance, ...]:
+    """Every file that may be trained on, in a fixed order.
+
+    Args:
+        data: the folder that the corpus's paths are relative to.
+        corpus: which folders and which split.
+
+    Raises:
+        BadCorpus: the split or a folder is missing or empty.
+    """
+    split_path = data / corpus.split_file
+    try:
+        allowed = frozenset(json.loads(split_path.read_text(encoding="utf-8"))[corpus.split])
+    except (OSError, ValueError, KeyError) as error:
+        raise BadCorpus(
+            "The recipe's split must be a list of speakers in a JSON file.",
+            f"{split_path}: {type(error).__name__}: {error}",
+            "Correct [data] split_file or split in the recipe, or --data.",
+        ) from error
+    found: list[Utterance] = []
+    for folder in corpus.speaker_folders:
+        texts = _transcripts(data / folder)
+        for path in _audio_files(data, folder):
+            speaker = path.stem.split("-")[0]
+            if speaker in allowed:
+                found.append(Utterance(speaker, path, folder, texts.get(path.stem)))
+    for folder in corpus.file_folders:
+        for path in _audio_files(data, folder):
+            found.append(Utterance(f"{folder}/{path.stem}", path, folder, None))
+    return tuple(found)
+
+
+def cache_name(utterance: Utterance, kind: str) -> str:
+    """File name of a cached result: changes when the audio file or the analysis does."""
+    size = utterance.path.stat().st_size
+    key = f"{ANALYSIS_VERSION}\0{kind}\0{utterance.folder}/{utterance.path.name}\0{size}"
+    return hashlib.sha256(key.encode()).hexdigest()[:24] + f".{kind}.npz"
+
+
+def write_cache(path: Path, **arrays: NDArray[np.generic]) -> None:
+    """Writes arrays so that an interrupted run leaves no half-written file under `path`."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    with part.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    part.replace(path)
+
+
+def prepare(utterance: Utterance, cache: Path) -> Prepared:
+    """Samples, F0 and (where `chorister align` made them) phones, from the cache or computed.
+
+    Raises:
+        BadCorpus: the file is not 16 kHz mono.
+    """
+    path = cache / cache_name(utterance, "f0")
+    if path.exists():
+        with np.load(path) as stored:
+            samples, f0_hz = stored["samples"], stored["f0_hz"]
+    else:
+        samples, rate = soundfile.read(utterance.path, dtype="int16")
+        if rate != SAMPLE_RATE_HZ or samples.ndim != 1:
+            raise BadCorpus(
+                "Training audio must be 16 kHz mono.",
+                f"{utterance.path} at {rate} Hz with shape {samples.shape}",
+                "Convert the corpus first.",
+            )
+        samples = samples[: len(samples) // HOP_SAMPLES * HOP_SAMPLES]
+        f0_hz = estimate_f0(samples.astype(np.float32) / 32768.0)
+        write_cache(path, samples=samples, f0_hz=f0_hz)
+    return Prepared(samples, f0_hz, _phones(utterance, cache, len(f0_hz)))
+
+
+def _phones(utterance: Utterance, cache: Path, frames: int) -> NDArray[np.int8]:
+    path = cache / cache_name(utterance, "phones")
+    labels = np.full(frames, -1, np.int8)
+    if path.exists():
+        with np.load(path) as stored:
+            known = stored["phones"][:frames]
+            labels[: len(known)] = known
+    return labels
+
+
+def count_speakers(utterances: Sequence[Utterance]) -> int:
+    """How many speakers (or files that stand for one) the utterances have."""
+    return len({u.speaker for u in utterances})

@@ -1,0 +1,117 @@
+"""Reads the corpus into memory for training: analysis, statistics and speaker vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from chorister.shared.errors import BadCorpus
+from chorister.shared.types import FloatArray
+from chorister.shared.voice.features import log_mel
+from chorister.shared.voice.speaker import SPEAKER_WEIGHTS, load_speaker_encoder
+from chorister.simulations.base_batches import Batches, Speech, statistics_of
+from chorister.simulations.base_data import (
+    Corpus,
+    Utterance,
+    cache_name,
+    list_utterances,
+    prepare,
+    write_cache,
+)
+from chorister.simulations.ge2e import GE2E_FRAMES, ge2e_mel, load_ge2e
+
+Namer = Literal["speaker", "ge2e"]
+_SHORTEST_FRAMES = 32
+
+
+def _ge2e_windows() -> Callable[[FloatArray], FloatArray]:
+    encoder = load_ge2e()
+
+    def windows(samples: FloatArray) -> FloatArray:
+        mel = ge2e_mel(samples)
+        mel = np.pad(mel, ((0, max(GE2E_FRAMES - len(mel), 0)), (0, 0)))
+        starts = range(0, len(mel) - GE2E_FRAMES + 1, GE2E_FRAMES)
+        stacked = np.stack([mel[start : start + GE2E_FRAMES] for start in starts])
+        with torch.inference_mode():
+            return np.asarray(encoder(torch.from_numpy(stacked)).numpy(), np.float32)
+
+    return windows
+
+
+def _own_windows() -> Callable[[FloatArray], FloatArray]:
+    encoder = load_speaker_encoder()
+    return lambda samples: encoder.embed_windows(log_mel(samples))
+
+
+def _vectors_of(utterances: tuple[Utterance, ...], cache: Path, namer: Namer) -> list[FloatArray]:
+    """Vectors of each utterance's windows, from the cache or computed."""
+    kind, make = namer, _ge2e_windows
+    if namer == "speaker":
+        # Another encoder's vectors must not be taken for this one's.
+        kind, make = f"speaker{SPEAKER_WEIGHTS.stat().st_mtime_ns}", _own_windows
+    windows: Callable[[FloatArray], FloatArray] | None = None
+    found = []
+    for utterance in track(utterances, description="speaker vectors", transient=True):
+        path = cache / cache_name(utterance, kind)
+        if not path.exists():
+            windows = windows or make()
+            samples = prepare(utterance, cache).samples.astype(np.float32) / 32768.0
+            write_cache(path, vectors=windows(samples))
+        with np.load(path) as stored:
+            found.append(stored["vectors"])
+    return found
+
+
+def load_batches(
+    data: Path, corpus: Corpus, cache: Path, weights: dict[str, float], seed: int, namer: Namer
+) -> Batches:
+    """Everything that training draws from.
+
+    Args:
+        data: the folder that the corpus's paths are relative to.
+        corpus: what to read.
+        cache: folder of computed features, made if missing.
+        weights: how often a second of a folder is drawn, by folder; 1 where not named.
+        seed: of the data order.
+        namer: which encoder makes the speaker vectors.
+
+    Raises:
+        BadCorpus: nothing to train on.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    utterances = list_utterances(data, corpus)
+    speakers = {name: i for i, name in enumerate(sorted({u.speaker for u in utterances}))}
+    if len(speakers) < 2:
+        raise BadCorpus(
+            "Training needs at least two speakers.",
+            f"{len(speakers)} in {data}",
+            "Add speakers to the split or folders to the recipe.",
+        )
+    speech, vectors = [], [[] for _ in speakers]  # type: tuple[list[Speech], list[list[FloatArray]]]
+    rows = _vectors_of(utterances, cache, namer)
+    for utterance, own in zip(
+        track(utterances, description="loading", transient=True), rows, strict=True
+    ):
+        ready = prepare(utterance, cache)
+        if len(ready.f0_hz) < _SHORTEST_FRAMES:
+            continue
+        mel = log_mel(ready.samples.astype(np.float32) / 32768.0)
+        speaker = speakers[utterance.speaker]
+        vectors[speaker].append(own)
+        speech.append(
+            Speech(
+                speaker,
+                ready.samples,
+                mel.astype(np.float16),
+                ready.f0_hz,
+                ready.phones,
+                statistics_of(mel),
+                weights.get(utterance.folder, 1.0),
+            )
+        )
+    return Batches(speech, [np.concatenate(own) for own in vectors], seed)

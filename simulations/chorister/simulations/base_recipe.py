@@ -1,0 +1,113 @@
+"""The recipe of a base model: corpus, sizes and the stages of training, read from TOML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from chorister.shared.settings import NotNegative, Positive, Settings
+from chorister.shared.voice.model import ModelSettings
+from chorister.simulations.base_data import Corpus
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class DataSettings(Settings):
+    """Where the speech lies, relative to the folder given as --data.
+
+    Attributes:
+        split_file: JSON object of speaker lists.
+        split: the list that is trained on.
+        held_out_split: the list that only the validation loss is computed on.
+        speaker_folders: LibriSpeech-like folders.
+        file_folders: folders whose files are each taken as a speaker.
+        weights: how often a second of a folder is drawn, relative to 1; by folder.
+    """
+
+    split_file: str
+    split: str
+    held_out_split: str
+    speaker_folders: tuple[str, ...]
+    file_folders: tuple[str, ...] = ()
+    weights: dict[str, Positive] = {}
+
+    def corpus(self, *, held_out: bool = False) -> Corpus:
+        """The folders with the training or the held-out split."""
+        if held_out:
+            return Corpus(self.split_file, self.held_out_split, self.speaker_folders, ())
+        return Corpus(self.split_file, self.split, self.speaker_folders, self.file_folders)
+
+
+class SizeSettings(Settings):
+    """The sizes in `ModelSettings`."""
+
+    content: Count = 48
+    encoder_width: Count = 192
+    encoder_blocks: Count = 5
+    decoder_width: Count = 224
+    decoder_blocks: Count = 6
+    kernel: Count = 7
+    expansion: Count = 2
+
+    def sizes(self) -> ModelSettings:
+        """The same as the model takes them."""
+        return ModelSettings(**self.model_dump())
+
+
+class StageSettings(Settings):
+    """One stage of training.
+
+    Attributes:
+        kind: `reconstruction`, or `swapped`: that plus conversions to other speakers.
+        vectors: which encoder names the voices, `speaker` (ours) or `ge2e` (its teacher).
+        steps: optimiser steps.
+        batch: examples a step.
+        frames: length of an example in frames of 10 ms.
+        learning_rate: the highest, reached after `warm_up` steps, then a cosine down to a twentieth.
+        warm_up: steps of linear increase.
+        phone_weight: of the phone cross-entropy where labels are known.
+        content_noise: standard deviation of the noise on the content (which has variance 1).
+        largest_warp: filterbank warping is drawn between its reciprocal and itself.
+        speaker_weight: of 1 - cosine to the target in converted speech.
+        cycle_weight: of the distance between the content of source and converted speech.
+    """
+
+    kind: Literal["reconstruction", "swapped"]
+    vectors: Literal["speaker", "ge2e"] = "speaker"
+    steps: Count
+    batch: Count
+    frames: Annotated[int, Field(ge=32)] = 160
+    learning_rate: Positive
+    warm_up: Annotated[int, Field(ge=0)] = 100
+    phone_weight: NotNegative = 0.1
+    content_noise: NotNegative = 0.15
+    largest_warp: Annotated[float, Field(ge=1.0, le=1.4)] = 1.22
+    speaker_weight: NotNegative = 0.0
+    cycle_weight: NotNegative = 0.0
+
+
+class Recipe(Settings):
+    """A whole training.
+
+    Attributes:
+        seed: of the initial weights, the data order and all noise.
+        data: the corpus.
+        model: sizes.
+        stages: what to do, in this order.
+    """
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: DataSettings
+    model: SizeSettings = SizeSettings()
+    stages: Annotated[tuple[StageSettings, ...], Field(min_length=1)]
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Reads a recipe.
+
+    Raises:
+        BadSettings: missing, no TOML, an unknown key, or a value out of range.
+    """
+    return Recipe.load(path)
