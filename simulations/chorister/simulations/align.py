@@ -7,14 +7,13 @@ transcript, or with a word that the dictionary lacks, are skipped and counted.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chorister.shared.errors import ChoristerError
+from chorister.shared.console import say
 from chorister.shared.voice.frames import HOP_SAMPLES
 from chorister.simulations.base_data import (
     Utterance,
@@ -26,13 +25,13 @@ from chorister.simulations.base_data import (
 from chorister.simulations.base_recipe import read_recipe
 
 SUMMARY = "label transcribed training speech with phones (pocketsphinx)"
-PHONES = (
-    "SIL AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH "
-    "UW V W Y Z ZH"
-).split()
+PHONES = tuple(
+    "SIL AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH "  # noqa: SIM905
+    "UW V W Y Z ZH".split()
+)
 _INDEX = {name: index for index, name in enumerate(PHONES)}
-_VOICELESS = frozenset("P T K F TH".split())
-_SIBILANTS = frozenset("S Z SH ZH CH JH".split())
+_VOICELESS = frozenset({"P", "T", "K", "F", "TH"})
+_SIBILANTS = frozenset({"S", "Z", "SH", "ZH", "CH", "JH"})
 # pocketsphinx centres its frame t at t * 160 + 205 samples, ours lie at t * 160 + 80.
 _FRAME_OFFSET = 1
 
@@ -92,8 +91,8 @@ def _decode(decoder: Any, audio: bytes) -> None:
 
 def _align_all(utterances: tuple[Utterance, ...], cache: Path) -> tuple[int, int, int]:
     # Only this command needs the recogniser.
-    from pocketsphinx import Decoder  # noqa: PLC0415
-    from rich.progress import track  # noqa: PLC0415
+    from pocketsphinx import Decoder
+    from rich.progress import track
 
     decoder = Decoder(lm=None, loglevel="FATAL")
     done = skipped = without = 0
@@ -123,12 +122,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the corpora")
     parser.add_argument("--cache", type=Path, required=True, help="folder for computed features")
     arguments = parser.parse_args(argv)
-    try:
-        utterances = list_utterances(arguments.data, read_recipe(arguments.recipe).data.corpus())
-        arguments.cache.mkdir(parents=True, exist_ok=True)
-        done, skipped, without = _align_all(utterances, arguments.cache)
-    except ChoristerError as error:
-        print(f"chorister align: {error}", file=sys.stderr)
-        return error.exit_status
-    print(f"labelled {done} utterances; skipped {skipped}; {without} have no transcript")
+    utterances = list_utterances(arguments.data, read_recipe(arguments.recipe).data.corpus())
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    done, skipped, without = _align_all(utterances, arguments.cache)
+    say(f"labelled {done} utterances; skipped {skipped}; {without} have no transcript")
     return 0

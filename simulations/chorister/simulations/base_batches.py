@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from chorister.shared.types import MEL_BANDS, FloatArray
-from chorister.shared.voice.features import hz_to_mel, log_mel, mel_edges_hz, mel_to_hz
+from chorister.shared.voice.features import hz_to_mel, log_mel, mel_edges_hz
 from chorister.shared.voice.frames import HOP_SAMPLES
 from chorister.shared.voice.profile import speech_frames
 
@@ -140,7 +140,8 @@ class Batches:
             self._of_speaker[one.speaker].append(index)
         weights = np.array([one.weight * len(one.f0_hz) for one in speech])
         self._chances = weights / weights.sum()
-        self._centroids = [rows.mean(axis=0) / np.linalg.norm(rows.mean(axis=0)) for rows in vectors]
+        means = [rows.mean(axis=0) for rows in vectors]
+        self._centroids = [mean / np.linalg.norm(mean) for mean in means]
         self._log_f0 = [self._pitch(indices) for indices in self._of_speaker]
 
     def _pitch(self, indices: list[int]) -> tuple[float, float]:
@@ -181,8 +182,8 @@ class Batches:
         start = int(rng.integers(max(len(one.f0_hz) - frames, 0) + 1))
         kept = slice(start, start + frames)
         short = max(frames - len(one.f0_hz), 0)
-        wav = one.samples[start * HOP_SAMPLES : (start + frames) * HOP_SAMPLES]
-        wav = np.pad(wav.astype(np.float32) / 32768.0, (0, short * HOP_SAMPLES))
+        cut = one.samples[start * HOP_SAMPLES : (start + frames) * HOP_SAMPLES]
+        wav = np.pad(cut, (0, short * HOP_SAMPLES)).astype(np.float32) / np.float32(32768.0)
         # The edge frames of a crop see its neighbours here and zeros at conversion: no matter.
         mel = one.log_mel[kept].astype(np.float32)
         if short:

@@ -50,7 +50,8 @@ def _own_windows() -> Callable[[FloatArray], FloatArray]:
 
 def _vectors_of(utterances: tuple[Utterance, ...], cache: Path, namer: Namer) -> list[FloatArray]:
     """Vectors of each utterance's windows, from the cache or computed."""
-    kind, make = namer, _ge2e_windows
+    kind: str = namer
+    make = _ge2e_windows
     if namer == "speaker":
         # Another encoder's vectors must not be taken for this one's.
         kind, make = f"speaker{SPEAKER_WEIGHTS.stat().st_mtime_ns}", _own_windows
@@ -68,7 +69,13 @@ def _vectors_of(utterances: tuple[Utterance, ...], cache: Path, namer: Namer) ->
 
 
 def load_batches(
-    data: Path, corpus: Corpus, cache: Path, weights: dict[str, float], seed: int, namer: Namer
+    data: Path,
+    corpus: Corpus,
+    cache: Path,
+    *,
+    weights: dict[str, float],
+    seed: int,
+    namer: Namer,
 ) -> Batches:
     """Everything that training draws from.
 
@@ -92,7 +99,8 @@ def load_batches(
             f"{len(speakers)} in {data}",
             "Add speakers to the split or folders to the recipe.",
         )
-    speech, vectors = [], [[] for _ in speakers]  # type: tuple[list[Speech], list[list[FloatArray]]]
+    speech: list[Speech] = []
+    vectors: list[list[FloatArray]] = [[] for _ in speakers]
     rows = _vectors_of(utterances, cache, namer)
     for utterance, own in zip(
         track(utterances, description="loading", transient=True), rows, strict=True

@@ -31,7 +31,7 @@ class DataSettings(Settings):
     held_out_split: str
     speaker_folders: tuple[str, ...]
     file_folders: tuple[str, ...] = ()
-    weights: dict[str, Positive] = {}
+    weights: dict[str, Positive] = Field(default_factory=dict)
 
     def corpus(self, *, held_out: bool = False) -> Corpus:
         """The folders with the training or the held-out split."""
@@ -65,7 +65,7 @@ class StageSettings(Settings):
         steps: optimiser steps.
         batch: examples a step.
         frames: length of an example in frames of 10 ms.
-        learning_rate: the highest, reached after `warm_up` steps, then a cosine down to a twentieth.
+        learning_rate: the highest, after `warm_up` steps; then a cosine down to a twentieth.
         warm_up: steps of linear increase.
         phone_weight: of the phone cross-entropy where labels are known.
         content_noise: standard deviation of the noise on the content (which has variance 1).

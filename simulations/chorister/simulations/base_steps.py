@@ -63,12 +63,12 @@ class Trainee(nn.Module):
         wav = model.vocoder(*envelopes, batch.f0_hz, hiss)
         reconstruction = self.spectral(wav, batch.wav).mean()
         total = reconstruction
-        parts = {"reconstruction": float(reconstruction)}
+        parts = {"reconstruction": float(reconstruction.detach())}
         if stage.phone_weight > 0 and bool((batch.phones >= 0).any()):
             guess = self.phones(noisy).flatten(0, 1)
             phones = nn.functional.cross_entropy(guess, batch.phones.flatten(), ignore_index=-1)
             total = total + stage.phone_weight * phones
-            parts["phones"] = float(phones)
+            parts["phones"] = float(phones.detach())
         if stage.kind == "swapped":
             swapped = self._swapped(batch, noisy, content, stage, hiss)
             total = total + swapped.total
@@ -93,7 +93,7 @@ class Trainee(nn.Module):
         again = model.encoder(mel, mean, std)
         cycle = (again - content.detach()).square().mean()
         total = stage.speaker_weight * speaker + stage.cycle_weight * cycle
-        return StepLoss(total, {"speaker": float(speaker), "cycle": float(cycle)})
+        return StepLoss(total, {"speaker": float(speaker.detach()), "cycle": float(cycle.detach())})
 
 
 def _swap_pitch(f0_hz: Tensor, log_f0: Tensor) -> Tensor:
@@ -143,8 +143,6 @@ def validation_loss(trainee: Trainee, batches: list[Batch], seed: int) -> float:
         content = model.encoder(batch.plain_log_mel, batch.target_mean, batch.target_std)
         condition = model.decoder.condition(batch.vector, batch.target_mean, batch.target_std)
         hiss = torch.randn(batch.wav.shape, generator=generator)
-        wav = model.vocoder(
-            *model.decoder(content, batch.f0_hz, condition), batch.f0_hz, hiss
-        )
+        wav = model.vocoder(*model.decoder(content, batch.f0_hz, condition), batch.f0_hz, hiss)
         total.append(trainee.spectral(wav, batch.wav).mean())
     return float(torch.stack(total).mean())

@@ -11,7 +11,6 @@ import copy
 import hashlib
 import json
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ import torch
 from rich.progress import Progress
 from torch import nn
 
-from chorister.shared.errors import BadSettings, BadWeights, ChoristerError
+from chorister.shared.console import say
+from chorister.shared.errors import BadSettings, BadWeights
 from chorister.shared.voice.base import save_base
 from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.speaker import load_speaker_encoder
@@ -143,7 +143,7 @@ class Training:
             group["lr"] = rate
         loss = self.trainee.step(batch, settings, generator)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.total.backward()
+        torch.autograd.backward(loss.total)
         norm = nn.utils.clip_grad_norm_(self.trainee.parameters(), _CLIP_NORM)
         if bool(torch.isfinite(norm)):
             self.optimiser.step()
@@ -194,13 +194,14 @@ def run(training: Training, data: Path, cache: Path, checkpoint_s: float) -> Non
         stage = recipe.stages[training.stage]
         weights = dict(recipe.data.weights)
         corpus = recipe.data.corpus()
-        batches = load_batches(data, corpus, cache, weights, recipe.seed, stage.vectors)
-        held_out = load_batches(
-            data, recipe.data.corpus(held_out=True), cache, {}, recipe.seed, stage.vectors
+        batches = load_batches(
+            data, corpus, cache, weights=weights, seed=recipe.seed, namer=stage.vectors
         )
-        checks = [
-            held_out.draw(0, i, 8, stage.frames, 1.0) for i in range(_VALIDATION_BATCHES)
-        ]
+        others = recipe.data.corpus(held_out=True)
+        held_out = load_batches(
+            data, others, cache, weights={}, seed=recipe.seed, namer=stage.vectors
+        )
+        checks = [held_out.draw(0, i, 8, stage.frames, 1.0) for i in range(_VALIDATION_BATCHES)]
         if fresh:
             training.set_statistics(batches)
             fresh = False
@@ -270,16 +271,13 @@ def main(argv: list[str]) -> int:
         "--checkpoint-s", type=float, default=180.0, help="seconds between checkpoints"
     )
     arguments = parser.parse_args(argv)
-    try:
-        torch.set_num_threads(arguments.threads)
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        training = Training(read_recipe(arguments.recipe), arguments.out)
-        if arguments.resume:
-            training.resume()
-        cache = arguments.cache or arguments.out / "cache"
-        run(training, arguments.data, cache, arguments.checkpoint_s)
-    except ChoristerError as error:
-        print(f"chorister train-base: {error}", file=sys.stderr)
-        return error.exit_status
-    print(f"trained {len(training.recipe.stages)} stages into {arguments.out}")
+    torch.set_num_threads(arguments.threads)
+    recipe = read_recipe(arguments.recipe)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    training = Training(recipe, arguments.out)
+    if arguments.resume:
+        training.resume()
+    cache = arguments.cache or arguments.out / "cache"
+    run(training, arguments.data, cache, arguments.checkpoint_s)
+    say(f"trained {len(training.recipe.stages)} stages into {arguments.out}")
     return 0

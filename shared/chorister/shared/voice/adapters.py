@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chorister.shared.errors import BadWeights
+from chorister.shared.errors import BadSettings, BadWeights
 from chorister.shared.types import MEL_BANDS, FloatArray
 from chorister.shared.voice.blocks import Block, Bottleneck
 from chorister.shared.voice.decoder import CONDITION_SIZE, DIRECTIONS, OutputShift
@@ -38,7 +38,7 @@ class SharedAdapterSpec:
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank <= DIRECTIONS:
-            raise BadWeights(
+            raise BadSettings(
                 f"A shared adapter's rank lies in 0 to {DIRECTIONS}.",
                 str(self.rank),
                 "Choose a rank in that range.",
@@ -67,7 +67,7 @@ class PersonalAdapterSpec:
 
     def __post_init__(self) -> None:
         if self.rank < 0:
-            raise BadWeights(
+            raise BadSettings(
                 "A personal adapter's rank is at least 0.", str(self.rank), "Choose such a rank."
             )
 
@@ -209,7 +209,7 @@ def _named_personal(model: VoiceModel) -> list[tuple[str, nn.Parameter]]:
         raise BadWeights(
             "A personal adapter must be attached first.", "none", "Call attach_personal."
         )
-    named = [("offset.weight", offset.weight)]
+    named = [(f"offset.{name}", p) for name, p in offset.named_parameters()]
     for index, block in enumerate(_blocks(model)):
         if block.adapter is not None:
             named += [(f"{index}.{name}", p) for name, p in block.adapter.named_parameters()]

@@ -93,4 +93,5 @@ class Block(nn.Module):
         y = self.narrow(nn.functional.gelu(self.widen(y), approximate="tanh"))
         if self.adapter is not None:
             y = y + self.adapter(y)
-        return x + y
+        out: Tensor = x + y
+        return out

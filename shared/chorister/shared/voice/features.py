@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from chorister.shared.errors import BadAudio
 from chorister.shared.types import MEL_BANDS, SAMPLE_RATE_HZ, FeatureSequence, FloatArray, Recording
 from chorister.shared.voice.f0 import estimate_f0
-from chorister.shared.voice.frames import HOP_SAMPLES as HOP_SAMPLES
-from chorister.shared.voice.frames import frames_of
-from chorister.shared.voice.frames import hann as hann
+from chorister.shared.voice.frames import HOP_SAMPLES, frames_of, hann
 
 WINDOW_SAMPLES = 400
 FFT_SAMPLES = 512
@@ -35,7 +33,7 @@ def hz_to_mel(frequency_hz: NDArray[np.float64]) -> NDArray[np.float64]:
 def mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
     """Inverse of `hz_to_mel`."""
     above = 1000.0 * np.exp(np.log(6.4) * (np.maximum(mel, 15.0) - 15.0) / 27.0)
-    return np.where(mel < 15.0, 200.0 * mel / 3.0, above)
+    return np.asarray(np.where(mel < 15.0, 200.0 * mel / 3.0, above))
 
 
 @cache
@@ -68,7 +66,7 @@ def mel_filters(warp: float = 1.0) -> FloatArray:
     low, peak, high = edges[None, :-2], edges[None, 1:-1], edges[None, 2:]
     weights = np.minimum((bins_hz - low) / (peak - low), (high - bins_hz) / (high - peak))
     weights = np.maximum(weights, 0.0)
-    return (weights / weights.sum(axis=0, keepdims=True)).astype(np.float32)
+    return np.asarray(weights / weights.sum(axis=0, keepdims=True), np.float32)
 
 
 @cache

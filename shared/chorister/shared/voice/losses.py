@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chorister.shared.types import MEL_BANDS, SAMPLE_RATE_HZ, FloatArray
+from chorister.shared.types import SAMPLE_RATE_HZ, FloatArray
 from chorister.shared.voice.features import mel_edges_hz
 from chorister.shared.voice.frames import hann
 
@@ -27,7 +27,7 @@ def _mel_filters(fft_samples: int) -> FloatArray:
     low, peak, high = edges[None, :-2], edges[None, 1:-1], edges[None, 2:]
     weights = np.minimum((bins_hz - low) / (peak - low), (high - bins_hz) / (high - peak))
     weights = np.maximum(weights, 0.0)
-    return (weights / weights.sum(axis=0)).astype(np.float32)
+    return np.asarray(weights / weights.sum(axis=0), np.float32)
 
 
 class SpectralLoss(nn.Module):
@@ -43,7 +43,6 @@ class SpectralLoss(nn.Module):
         for size, _ in RESOLUTIONS:
             self.register_buffer(f"window_{size}", torch.from_numpy(hann(size)), persistent=False)
         filters = torch.from_numpy(_mel_filters(RESOLUTIONS[-1][0]))
-        assert filters.shape[1] == MEL_BANDS
         self.register_buffer("filters", filters, persistent=False)
 
     def forward(self, wav_hat: Tensor, wav: Tensor) -> Tensor:
@@ -60,7 +59,8 @@ class SpectralLoss(nn.Module):
         # The last resolution's magnitudes serve the mel distance as well.
         filters = self.get_buffer("filters")
         mel = ((guess @ filters).log() - (true @ filters).log()).abs().mean(dim=(1, 2))
-        return total + _MEL_WEIGHT * mel
+        loss: Tensor = total + _MEL_WEIGHT * mel
+        return loss
 
 
 def _magnitude(samples: Tensor, window: Tensor, hop: int) -> Tensor:

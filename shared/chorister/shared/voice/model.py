@@ -101,9 +101,7 @@ class VoiceModel(nn.Module):
         self.encoder = ContentEncoder(
             s.content, s.encoder_width, s.encoder_blocks, s.kernel, s.expansion
         )
-        self.decoder = Decoder(
-            s.content, s.decoder_width, s.decoder_blocks, s.kernel, s.expansion
-        )
+        self.decoder = Decoder(s.content, s.decoder_width, s.decoder_blocks, s.kernel, s.expansion)
         self.vocoder = Vocoder()
 
     def forward(self, batch: VoiceBatch, hiss: Tensor | None = None) -> Tensor:

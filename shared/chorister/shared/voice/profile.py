@@ -75,15 +75,19 @@ class SpeakerProfile:
             arrays = load(data)
         except SafetensorError as error:
             raise _bad_profile(str(error)) from error
-        expected = _SHAPES | {name: (1,) for name in _SCALARS}
+        expected = _SHAPES | dict.fromkeys(_SCALARS, (1,))
         found = {name: array.shape for name, array in arrays.items()}
         if found != expected:
             raise _bad_profile(f"arrays {found}")
         if not all(np.isfinite(array).all() for array in arrays.values()):
             raise _bad_profile("a value that is not finite")
         return cls(
-            *(arrays[name].astype(np.float32) for name in _SHAPES),
-            *(float(arrays[name][0]) for name in _SCALARS),
+            vector=arrays["vector"].astype(np.float32),
+            mel_mean=arrays["mel_mean"].astype(np.float32),
+            mel_std=arrays["mel_std"].astype(np.float32),
+            log_f0_median=float(arrays["log_f0_median"][0]),
+            log_f0_spread=float(arrays["log_f0_spread"][0]),
+            seconds=float(arrays["seconds"][0]),
         )
 
 
@@ -105,7 +109,8 @@ def speech_frames(log_mel: FloatArray) -> FloatArray:
         shape (F', 80): those within 4 nepers of the 95th percentile of the mean log-mel.
     """
     level = log_mel.mean(axis=1)
-    return log_mel[level > np.percentile(level, _LOUD_PERCENTILE) - SPEECH_RANGE]
+    kept = level > np.percentile(level, _LOUD_PERCENTILE) - SPEECH_RANGE
+    return np.asarray(log_mel[kept], np.float32)
 
 
 def profile_from(recordings: Sequence[Recording], encoder: Encoder) -> SpeakerProfile:

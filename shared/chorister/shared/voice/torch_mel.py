@@ -36,4 +36,5 @@ class LogMel(nn.Module):
         spectrum = torch.fft.rfft(framed * self.window, FFT_SAMPLES)
         power = spectrum.real.square() + spectrum.imag.square()
         magnitude = power.clamp_min(_POWER_FLOOR).sqrt()
-        return (magnitude @ self.filters).clamp_min(MEL_FLOOR).log()
+        mel: Tensor = (magnitude @ self.filters).clamp_min(MEL_FLOOR).log()
+        return mel

@@ -172,11 +172,10 @@ class Vocoder(nn.Module):
             frames = torch.fft.irfft(torch.complex(real, imaginary), FFT_SAMPLES)
         blocks_a_frame = -(-FFT_SAMPLES // HOP_SAMPLES)
         frames = nn.functional.pad(frames, (0, blocks_a_frame * HOP_SAMPLES - FFT_SAMPLES))
-        total: Tensor | None = None
+        total = frames.new_zeros(())
         for block in range(blocks_a_frame):
             part = frames[:, :, block * HOP_SAMPLES : (block + 1) * HOP_SAMPLES]
             placed = nn.functional.pad(part, (0, 0, block, blocks_a_frame - block))
-            total = placed if total is None else total + placed
-        assert total is not None
+            total = total + placed
         edge = (GRAIN_SAMPLES - HOP_SAMPLES) // 2
         return total.flatten(1)[:, edge : edge + real.shape[1] * HOP_SAMPLES]
