@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -97,17 +96,17 @@ class Registry:
         path = self._path(sha256)
         try:
             data = path.read_bytes()
-            values, spec = load(data)["values"], _metadata(data)["spec"]
+            adapter = Adapter(load(data)["values"], _metadata(data)["spec"])
+            sound = adapter_digest(adapter) == sha256
         except FileNotFoundError:
             raise BadWeights(
                 "The registry holds every version that it lists.",
                 f"no {path.name}",
                 "Restore the file from a backup or from a device that has it.",
             ) from None
-        except (SafetensorError, KeyError, ValueError):
-            raise _altered(path) from None
-        adapter = Adapter(values, spec)
-        if values.dtype != np.float32 or values.ndim != 1 or adapter_digest(adapter) != sha256:
+        except (SafetensorError, BadWeights, KeyError, ValueError):
+            sound = False
+        if not sound:
             raise _altered(path)
         return adapter
 
