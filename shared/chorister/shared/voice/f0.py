@@ -23,13 +23,13 @@ LONGEST_LAG = 260
 _FFT = 1024
 _FRAMES_AT_ONCE = 2048
 # Added to the difference per sample: what is quieter than this (about -74 dBFS) is unvoiced.
-_QUIET = 2.0 * 2e-4**2
-_UNVOICED_COST = 0.55
-_VOICING_CHANGE_COST = 0.25
-_STEP_COST = 0.02
-_WIDEST_STEP = 8
+QUIET = 2.0 * 2e-4**2
+UNVOICED_COST = 0.55
+VOICING_CHANGE_COST = 0.25
+STEP_COST = 0.02
+WIDEST_STEP = 8
 # A dip at the period comes back at each of its multiples: the shortest one is preferred.
-_OCTAVE_COST = 0.03
+OCTAVE_COST = 0.03
 
 
 @cache
@@ -73,7 +73,7 @@ def normalised_difference(samples: FloatArray) -> FloatArray:
         spectrum = np.fft.rfft(part, _FFT) * np.conj(np.fft.rfft(part[:, :SPAN_SAMPLES], _FFT))
         product = np.fft.irfft(spectrum, _FFT)[:, : LONGEST_LAG + 1]
         difference = np.maximum(energy[:, :1] + energy - 2.0 * product, 0.0)[:, 1:]
-        difference += _QUIET * SPAN_SAMPLES
+        difference += QUIET * SPAN_SAMPLES
         mean = np.cumsum(difference, axis=1) / lags
         out[start : start + _FRAMES_AT_ONCE, 1:] = difference / mean
     return out
@@ -89,28 +89,28 @@ def _best_path(costs: FloatArray) -> NDArray[np.int64]:
         shape (F,), int64, in [0, 128].
     """
     frames = len(costs)
-    width = 2 * _WIDEST_STEP + 1
-    steps = _STEP_COST * np.abs(np.arange(width) - _WIDEST_STEP).astype(np.float32)
+    width = 2 * WIDEST_STEP + 1
+    steps = STEP_COST * np.abs(np.arange(width) - WIDEST_STEP).astype(np.float32)
     came_from = np.empty((frames, STATES + 1), np.int16)
-    padded = np.full(STATES + 2 * _WIDEST_STEP, np.inf, np.float32)
+    padded = np.full(STATES + 2 * WIDEST_STEP, np.inf, np.float32)
     windows = np.lib.stride_tricks.sliding_window_view(padded, width)
     index = np.arange(STATES)
     voiced = costs[0].copy()
-    unvoiced = np.float32(_UNVOICED_COST)
+    unvoiced = np.float32(UNVOICED_COST)
     came_from[0] = STATES
     for t in range(1, frames):
-        padded[_WIDEST_STEP:-_WIDEST_STEP] = voiced
+        padded[WIDEST_STEP:-WIDEST_STEP] = voiced
         reached = windows + steps
         step = reached.argmin(axis=1)
         best = reached[index, step]
-        onset = unvoiced + np.float32(_VOICING_CHANGE_COST)
+        onset = unvoiced + np.float32(VOICING_CHANGE_COST)
         starts = onset < best
-        came_from[t, :STATES] = np.where(starts, STATES, index + step - _WIDEST_STEP)
+        came_from[t, :STATES] = np.where(starts, STATES, index + step - WIDEST_STEP)
         loudest = int(voiced.argmin())
-        ending = voiced[loudest] + np.float32(_VOICING_CHANGE_COST)
+        ending = voiced[loudest] + np.float32(VOICING_CHANGE_COST)
         came_from[t, STATES] = STATES if unvoiced <= ending else loudest
         voiced = np.where(starts, onset, best) + costs[t]
-        unvoiced = min(unvoiced, ending) + np.float32(_UNVOICED_COST)
+        unvoiced = min(unvoiced, ending) + np.float32(UNVOICED_COST)
         # Only differences count: rebasing keeps float32 exact over hours.
         base = min(unvoiced, voiced.min())
         voiced = voiced - base
@@ -150,5 +150,5 @@ def estimate_f0(samples: FloatArray) -> FloatArray:
     if len(difference) == 0:
         return np.zeros(0, np.float32)
     octaves = np.log2(HIGHEST_HZ / state_hz())
-    path = _best_path(difference @ state_filters() + np.float32(_OCTAVE_COST) * octaves)
+    path = _best_path(difference @ state_filters() + np.float32(OCTAVE_COST) * octaves)
     return _refine(difference, path)
