@@ -22,7 +22,7 @@ from chorister.shared.types import MEL_BANDS, FloatArray
 SPEAKER_SIZE = 256
 SPEAKER_FORMAT = "chorister-speaker-1"
 SPEAKER_WEIGHTS = Path(__file__).parent / "weights" / "speaker.safetensors"
-SPEAKER_SHA256 = ""
+SPEAKER_SHA256 = "4496c41e0186eab0c8ee7301bb9d87bffefe36421c7d59466ce3dcdbeea64df9"
 WINDOW_FRAMES = 160
 WINDOW_HOP_FRAMES = 80
 MIN_FRAMES = 20
