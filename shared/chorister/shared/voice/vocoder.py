@@ -66,14 +66,36 @@ def _inverse_dft_matrix() -> FloatArray:
 class PulseTrain(nn.Module):
     """Pulses at F0, band-limited to 7.68 kHz, of unit power; silent where unvoiced."""
 
-    def forward(self, f0_hz: Tensor) -> Tensor:
+    def forward(self, f0_hz: Tensor, start_cycles: Tensor | None = None) -> Tensor:
         """Places the pulses.
 
         Args:
             f0_hz: shape (B, F), 0 where unvoiced.
+            start_cycles: shape (B,), float64, the phase before the first sample; 0 where None.
 
         Returns:
-            shape (B, F * 160). The phase is summed in float64: float32 drifts within seconds.
+            shape (B, F * 160).
+        """
+        f0, cycles = self.cycles(f0_hz, start_cycles)
+        phase = (cycles - torch.round(cycles)).to(f0_hz.dtype)
+        harmonics = torch.floor(_TOP_OF_BAND * SAMPLE_RATE_HZ / f0.clamp(min=1.0))
+        sine = torch.sin(torch.pi * phase)
+        flat = sine.abs() < _SMALLEST_SINE
+        count = 2.0 * harmonics + 1.0
+        ratio = torch.sin(torch.pi * count * phase) / torch.where(flat, 1.0, sine)
+        pulses = (torch.where(flat, count, ratio) - 1.0) / torch.sqrt(2.0 * harmonics)
+        return torch.where(f0 > 0, pulses, torch.zeros_like(pulses))
+
+    def cycles(self, f0_hz: Tensor, start_cycles: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """F0 and phase at every sample.
+
+        Args:
+            f0_hz: shape (B, F), 0 where unvoiced.
+            start_cycles: shape (B,), float64, as in `forward`.
+
+        Returns:
+            F0 between the frames' centres, shape (B, F * 160), and the phase in cycles, likewise,
+            float64: summed in float32 it drifts within seconds.
         """
         voiced = f0_hz > 0
         both = voiced[:, 1:] & voiced[:, :-1]
@@ -87,14 +109,9 @@ class PulseTrain(nn.Module):
         )
         f0 = at_samples.flatten(1)
         cycles = torch.cumsum(f0.double() / SAMPLE_RATE_HZ, dim=1)
-        phase = (cycles - torch.round(cycles)).to(f0_hz.dtype)
-        harmonics = torch.floor(_TOP_OF_BAND * SAMPLE_RATE_HZ / f0.clamp(min=1.0))
-        sine = torch.sin(torch.pi * phase)
-        flat = sine.abs() < _SMALLEST_SINE
-        count = 2.0 * harmonics + 1.0
-        ratio = torch.sin(torch.pi * count * phase) / torch.where(flat, 1.0, sine)
-        pulses = (torch.where(flat, count, ratio) - 1.0) / torch.sqrt(2.0 * harmonics)
-        return torch.where(f0 > 0, pulses, torch.zeros_like(pulses))
+        if start_cycles is not None:
+            cycles = cycles + start_cycles.unsqueeze(1)
+        return f0, cycles
 
 
 class Vocoder(nn.Module):
@@ -126,7 +143,14 @@ class Vocoder(nn.Module):
         for name, value in fixed.items():
             self.register_buffer(name, torch.from_numpy(value), persistent=False)
 
-    def forward(self, harmonic: Tensor, noise: Tensor, f0_hz: Tensor, hiss: Tensor) -> Tensor:
+    def forward(
+        self,
+        harmonic: Tensor,
+        noise: Tensor,
+        f0_hz: Tensor,
+        hiss: Tensor,
+        start_cycles: Tensor | None = None,
+    ) -> Tensor:
         """Renders a batch.
 
         Args:
@@ -134,6 +158,7 @@ class Vocoder(nn.Module):
             noise: shape (B, F, 80), log magnitude of the noise's filter, likewise.
             f0_hz: shape (B, F), 0 where unvoiced.
             hiss: shape (B, F * 160), white noise of unit variance.
+            start_cycles: shape (B,), float64, the pulses' phase before the first sample.
 
         Returns:
             shape (B, F * 160), 16 kHz.
@@ -141,7 +166,7 @@ class Vocoder(nn.Module):
         harmonic = harmonic.clamp(QUIETEST_LOG, LOUDEST_LOG)
         noise = noise.clamp(QUIETEST_LOG, LOUDEST_LOG)
         with torch.no_grad():
-            pulse_re, pulse_im = self._spectrum(self.pulse_train(f0_hz))
+            pulse_re, pulse_im = self._spectrum(self.pulse_train(f0_hz, start_cycles))
             hiss_re, hiss_im = self._spectrum(hiss)
         size = torch.exp(harmonic @ self.to_bins)
         angle = harmonic @ self.to_phase
