@@ -17,7 +17,7 @@ from chorister.shared.voice.vocoder import Vocoder
 
 LOWEST_PITCH_HZ = 50.0
 HIGHEST_PITCH_HZ = 600.0
-_SPREAD_RATIO_LIMITS = (0.5, 2.0)
+SPREAD_RATIO_LIMITS = (0.5, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def move_pitch(f0_hz: FloatArray, source: SpeakerProfile, target: SpeakerProfile
     Returns:
         shape (F,), float32, in [50, 600] Hz where voiced, else 0.
     """
-    ratio = float(np.clip(target.log_f0_spread / source.log_f0_spread, *_SPREAD_RATIO_LIMITS))
+    ratio = float(np.clip(target.log_f0_spread / source.log_f0_spread, *SPREAD_RATIO_LIMITS))
     height = np.log(np.maximum(f0_hz, 1.0)) - source.log_f0_median
     moved = np.exp(target.log_f0_median + ratio * height)
     moved = np.clip(moved, LOWEST_PITCH_HZ, HIGHEST_PITCH_HZ)

@@ -17,12 +17,12 @@ from chorister.shared.voice.features import extract_features
 VECTOR_SIZE = 256
 # Frames whose mean log-mel lies further below the loud ones than this count as pauses.
 SPEECH_RANGE = 4.0
-_LOUD_PERCENTILE = 95.0
+LOUD_PERCENTILE = 95.0
 _MIN_SPEECH_FRAMES = 50
 _MIN_VOICED_FRAMES = 20
-_SMALLEST_SPREAD = 0.02
+SMALLEST_SPREAD = 0.02
 # The interquartile range of a normal distribution in standard deviations.
-_QUARTILES_TO_SIGMA = 1.349
+QUARTILES_TO_SIGMA = 1.349
 _SHAPES = {"vector": (VECTOR_SIZE,), "mel_mean": (MEL_BANDS,), "mel_std": (MEL_BANDS,)}
 _SCALARS = ("log_f0_median", "log_f0_spread", "seconds")
 
@@ -109,7 +109,7 @@ def speech_frames(log_mel: FloatArray) -> FloatArray:
         shape (F', 80): those within 4 nepers of the 95th percentile of the mean log-mel.
     """
     level = log_mel.mean(axis=1)
-    kept = level > np.percentile(level, _LOUD_PERCENTILE) - SPEECH_RANGE
+    kept = level > np.percentile(level, LOUD_PERCENTILE) - SPEECH_RANGE
     return np.asarray(log_mel[kept], np.float32)
 
 
@@ -146,6 +146,6 @@ def profile_from(recordings: Sequence[Recording], encoder: Encoder) -> SpeakerPr
         mel_mean=frames.mean(axis=0),
         mel_std=frames.std(axis=0),
         log_f0_median=float(median),
-        log_f0_spread=max(float(high - low) / _QUARTILES_TO_SIGMA, _SMALLEST_SPREAD),
+        log_f0_spread=max(float(high - low) / QUARTILES_TO_SIGMA, _SMALLEST_SPREAD),
         seconds=sum(recording.duration_s for recording in recordings),
     )
