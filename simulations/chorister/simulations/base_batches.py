@@ -71,6 +71,7 @@ class Batch:
         source_std: shape (B, 80).
         vector: shape (B, 256), of references of the same speaker.
         centroid: shape (B, 256), mean of the speaker's vectors.
+        teacher_centroid: shape (B, 256), the same by GE2E; zeros where it does not judge.
         target_mean: shape (B, 80), statistics from other references.
         target_std: shape (B, 80).
         log_f0: shape (B, 2), median and spread of the speaker's log F0.
@@ -85,6 +86,7 @@ class Batch:
     source_std: Tensor
     vector: Tensor
     centroid: Tensor
+    teacher_centroid: Tensor
     target_mean: Tensor
     target_std: Tensor
     log_f0: Tensor
@@ -128,10 +130,17 @@ class Batches:
     Args:
         speech: all utterances.
         vectors: by speaker index, shape (N, 256), vectors of windows of the speaker's speech.
+        teacher_vectors: the same by GE2E, where it judges.
         seed: of the data order.
     """
 
-    def __init__(self, speech: list[Speech], vectors: list[FloatArray], seed: int) -> None:
+    def __init__(
+        self,
+        speech: list[Speech],
+        vectors: list[FloatArray],
+        teacher_vectors: list[FloatArray] | None,
+        seed: int,
+    ) -> None:
         self._speech = speech
         self._vectors = vectors
         self._seed = seed
@@ -140,8 +149,10 @@ class Batches:
             self._of_speaker[one.speaker].append(index)
         weights = np.array([one.weight * len(one.f0_hz) for one in speech])
         self._chances = weights / weights.sum()
-        means = [rows.mean(axis=0) for rows in vectors]
-        self._centroids = [mean / np.linalg.norm(mean) for mean in means]
+        self._centroids = _centroids(vectors)
+        self._teacher_centroids = [np.zeros_like(row) for row in self._centroids]
+        if teacher_vectors is not None:
+            self._teacher_centroids = _centroids(teacher_vectors)
         self._log_f0 = [self._pitch(indices) for indices in self._of_speaker]
 
     def _pitch(self, indices: list[int]) -> tuple[float, float]:
@@ -205,7 +216,8 @@ class Batches:
             (source_mean @ warp).astype(np.float32),
             (source_std @ warp).astype(np.float32),
             (mixed / np.linalg.norm(mixed)).astype(np.float32),
-            self._centroids[one.speaker].astype(np.float32),
+            self._centroids[one.speaker],
+            self._teacher_centroids[one.speaker],
             target_mean,
             target_std,
             np.array(self._log_f0[one.speaker], np.float32),
@@ -222,6 +234,12 @@ class Batches:
         mean = mean + rng.normal(0.0, _MEAN_JITTER, MEL_BANDS).astype(np.float32)
         std = std * np.exp(rng.normal(0.0, _SPREAD_JITTER, MEL_BANDS)).astype(np.float32)
         return mean, std
+
+
+def _centroids(vectors: list[FloatArray]) -> list[FloatArray]:
+    """Normalised mean of each speaker's vectors."""
+    means = [rows.mean(axis=0) for rows in vectors]
+    return [np.asarray(mean / np.linalg.norm(mean), np.float32) for mean in means]
 
 
 class _WarpTable(dict[float, list[FloatArray]]):

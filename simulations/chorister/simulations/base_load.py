@@ -76,6 +76,7 @@ def load_batches(
     weights: dict[str, float],
     seed: int,
     namer: Namer,
+    with_teacher: bool = False,
 ) -> Batches:
     """Everything that training draws from.
 
@@ -86,6 +87,7 @@ def load_batches(
         weights: how often a second of a folder is drawn, by folder; 1 where not named.
         seed: of the data order.
         namer: which encoder makes the speaker vectors.
+        with_teacher: whether GE2E's centroids are needed as well.
 
     Raises:
         BadCorpus: nothing to train on.
@@ -101,9 +103,11 @@ def load_batches(
         )
     speech: list[Speech] = []
     vectors: list[list[FloatArray]] = [[] for _ in speakers]
+    teachers: list[list[FloatArray]] = [[] for _ in speakers]
     rows = _vectors_of(utterances, cache, namer)
-    for utterance, own in zip(
-        track(utterances, description="loading", transient=True), rows, strict=True
+    teacher_rows = _vectors_of(utterances, cache, "ge2e") if with_teacher else rows
+    for utterance, own, teacher in zip(
+        track(utterances, description="loading", transient=True), rows, teacher_rows, strict=True
     ):
         ready = prepare(utterance, cache)
         if len(ready.f0_hz) < _SHORTEST_FRAMES:
@@ -111,6 +115,7 @@ def load_batches(
         mel = log_mel(ready.samples.astype(np.float32) / 32768.0)
         speaker = speakers[utterance.speaker]
         vectors[speaker].append(own)
+        teachers[speaker].append(teacher)
         speech.append(
             Speech(
                 speaker,
@@ -122,4 +127,9 @@ def load_batches(
                 weights.get(utterance.folder, 1.0),
             )
         )
-    return Batches(speech, [np.concatenate(own) for own in vectors], seed)
+    return Batches(
+        speech,
+        [np.concatenate(own) for own in vectors],
+        [np.concatenate(own) for own in teachers] if with_teacher else None,
+        seed,
+    )

@@ -60,7 +60,8 @@ class StageSettings(Settings):
     """One stage of training.
 
     Attributes:
-        kind: `reconstruction`, or `swapped`: that plus conversions to other speakers.
+        kind: `reconstruction`; `swapped`: that plus conversions to other speakers; `adversarial`:
+            that plus two critics of whether speech is real.
         vectors: which encoder names the voices, `speaker` (ours) or `ge2e` (its teacher).
         steps: optimiser steps.
         batch: examples a step.
@@ -70,11 +71,15 @@ class StageSettings(Settings):
         phone_weight: of the phone cross-entropy where labels are known.
         content_noise: standard deviation of the noise on the content (which has variance 1).
         largest_warp: filterbank warping is drawn between its reciprocal and itself.
-        speaker_weight: of 1 - cosine to the target in converted speech.
+        speaker_weight: of 1 - cosine to the target in converted speech, by our speaker encoder.
+        teacher_weight: the same by GE2E, which the evaluation also judges by (and says so).
         cycle_weight: of the distance between the content of source and converted speech.
+        fooling_weight: of being taken for real by the critics.
+        matching_weight: of the distance between the critics' hidden layers.
+        critic_rate: learning rate of the critics.
     """
 
-    kind: Literal["reconstruction", "swapped"]
+    kind: Literal["reconstruction", "swapped", "adversarial"]
     vectors: Literal["speaker", "ge2e"] = "speaker"
     steps: Count
     batch: Count
@@ -85,7 +90,11 @@ class StageSettings(Settings):
     content_noise: NotNegative = 0.15
     largest_warp: Annotated[float, Field(ge=1.0, le=1.4)] = 1.22
     speaker_weight: NotNegative = 0.0
+    teacher_weight: NotNegative = 0.0
     cycle_weight: NotNegative = 0.0
+    fooling_weight: NotNegative = 0.0
+    matching_weight: NotNegative = 0.0
+    critic_rate: Positive = 2e-4
 
 
 class Recipe(Settings):

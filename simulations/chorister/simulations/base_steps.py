@@ -13,7 +13,16 @@ from chorister.shared.voice.model import HIGHEST_PITCH_HZ, LOWEST_PITCH_HZ, Voic
 from chorister.shared.voice.torch_mel import LogMel
 from chorister.simulations.align import PHONES
 from chorister.simulations.base_batches import Batch
+from chorister.simulations.base_critics import (
+    Critics,
+    critic_loss,
+    fooling_loss,
+    matching_loss,
+)
 from chorister.simulations.base_recipe import StageSettings
+
+# Name of a loss to its weight and its value.
+Terms = dict[str, tuple[float, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +30,27 @@ class StepLoss:
     """What a step minimises and what it reports.
 
     Attributes:
-        total: scalar with a gradient.
+        total: scalar with a gradient to the model.
+        critics: scalar with a gradient to the critics alone; None where they do not take part.
         parts: name to value, for the log.
     """
 
     total: Tensor
+    critics: Tensor | None
     parts: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerJudges:
+    """What swapped stages listen to; frozen.
+
+    Attributes:
+        own: log-mel (B, F, 80) to vectors (B, 256).
+        teacher: samples (B, T) to GE2E vectors (B, 256); None where its weight is 0.
+    """
+
+    own: nn.Module
+    teacher: nn.Module | None
 
 
 class Trainee(nn.Module):
@@ -34,25 +58,31 @@ class Trainee(nn.Module):
 
     Args:
         model: the voice model.
-        judge: log-mel (B, F, 80) to speaker vectors (B, 256), differentiable; swapped stages only.
     """
 
-    def __init__(self, model: VoiceModel, judge: nn.Module | None = None) -> None:
+    def __init__(self, model: VoiceModel) -> None:
         super().__init__()
         self.model = model
         self.phones = nn.Linear(model.settings.content, len(PHONES))
         self.spectral = SpectralLoss()
         self.log_mel = LogMel()
-        # In a list: the judge's weights are neither trained nor saved with the model's.
-        self._judge = [judge]
 
-    def step(self, batch: Batch, stage: StageSettings, generator: torch.Generator) -> StepLoss:
+    def step(
+        self,
+        batch: Batch,
+        stage: StageSettings,
+        generator: torch.Generator,
+        judges: SpeakerJudges | None = None,
+        critics: Critics | None = None,
+    ) -> StepLoss:
         """Loss of one batch.
 
         Args:
             batch: B examples.
             stage: weights and noise.
             generator: of all noise in the step.
+            judges: swapped and adversarial stages only.
+            critics: adversarial stages only.
         """
         model = self.model
         content = model.encoder(batch.log_mel, batch.source_mean, batch.source_std)
@@ -61,39 +91,90 @@ class Trainee(nn.Module):
         envelopes = model.decoder(noisy, batch.f0_hz, condition)
         hiss = torch.randn(batch.wav.shape, generator=generator)
         wav = model.vocoder(*envelopes, batch.f0_hz, hiss)
-        reconstruction = self.spectral(wav, batch.wav).mean()
-        total = reconstruction
-        parts = {"reconstruction": float(reconstruction.detach())}
-        if stage.phone_weight > 0 and bool((batch.phones >= 0).any()):
-            guess = self.phones(noisy).flatten(0, 1)
-            phones = nn.functional.cross_entropy(guess, batch.phones.flatten(), ignore_index=-1)
-            total = total + stage.phone_weight * phones
-            parts["phones"] = float(phones.detach())
-        if stage.kind == "swapped":
-            swapped = self._swapped(batch, noisy, content, stage, hiss)
-            total = total + swapped.total
-            parts |= swapped.parts
-        return StepLoss(total, parts)
+        terms = {
+            "reconstruction": (1.0, self.spectral(wav, batch.wav).mean()),
+            "phones": (stage.phone_weight, self._phone_loss(noisy, batch)),
+        }
+        verdict = None
+        if judges is not None:
+            converted = self._swapped(
+                batch,
+                stage,
+                noisy=noisy,
+                content=content,
+                hiss=hiss,
+                judges=judges,
+                terms=terms,
+            )
+            if critics is not None:
+                verdict = _criticise(
+                    batch, stage, wav=wav, converted=converted, critics=critics, terms=terms
+                )
+        total = torch.stack([weight * term for weight, term in terms.values()]).sum()
+        parts = {name: float(term.detach()) for name, (_, term) in terms.items()}
+        if verdict is not None:
+            parts["critics"] = float(verdict.detach())
+        return StepLoss(total, verdict, parts)
+
+    def _phone_loss(self, content: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy over the labelled frames; 0 without any."""
+        known = batch.phones >= 0
+        if not bool(known.any()):
+            return content.new_zeros(())
+        return nn.functional.cross_entropy(self.phones(content[known]), batch.phones[known])
 
     def _swapped(
-        self, batch: Batch, noisy: Tensor, content: Tensor, stage: StageSettings, hiss: Tensor
-    ) -> StepLoss:
+        self,
+        batch: Batch,
+        stage: StageSettings,
+        *,
+        noisy: Tensor,
+        content: Tensor,
+        hiss: Tensor,
+        judges: SpeakerJudges,
+        terms: Terms,
+    ) -> Tensor:
         """Every example spoken by the next one's speaker: near the target, same content."""
         model = self.model
-        vector, centroid = batch.vector.roll(1, 0), batch.centroid.roll(1, 0)
         mean, std = batch.target_mean.roll(1, 0), batch.target_std.roll(1, 0)
         f0_hz = _swap_pitch(batch.f0_hz, batch.log_f0)
-        condition = model.decoder.condition(vector, mean, std)
-        wav = model.vocoder(*model.decoder(noisy, f0_hz, condition), f0_hz, hiss)
+        condition = model.decoder.condition(batch.vector.roll(1, 0), mean, std)
+        wav: Tensor = model.vocoder(*model.decoder(noisy, f0_hz, condition), f0_hz, hiss)
         mel = self.log_mel(wav)
-        judge = self._judge[0]
-        if judge is None:
-            raise RuntimeError("a swapped stage needs a judge of speakers")
-        speaker = 1.0 - (judge(mel) * centroid).sum(dim=1).mean()
         again = model.encoder(mel, mean, std)
-        cycle = (again - content.detach()).square().mean()
-        total = stage.speaker_weight * speaker + stage.cycle_weight * cycle
-        return StepLoss(total, {"speaker": float(speaker.detach()), "cycle": float(cycle.detach())})
+        own = _distance(judges.own(mel), batch.centroid)
+        terms["speaker"] = (stage.speaker_weight, own)
+        terms["cycle"] = (stage.cycle_weight, (again - content.detach()).square().mean())
+        terms["phones_again"] = (stage.phone_weight, self._phone_loss(again, batch))
+        if judges.teacher is not None:
+            teacher = _distance(judges.teacher(wav), batch.teacher_centroid)
+            terms["teacher"] = (stage.teacher_weight, teacher)
+        return wav
+
+
+def _distance(vectors: Tensor, centroids: Tensor) -> Tensor:
+    """1 - cosine of (B, 256) with the next example's centroid, averaged."""
+    return 1.0 - (vectors * centroids.roll(1, 0)).sum(dim=1).mean()
+
+
+def _criticise(
+    batch: Batch,
+    stage: StageSettings,
+    *,
+    wav: Tensor,
+    converted: Tensor,
+    critics: Critics,
+    terms: Terms,
+) -> Tensor:
+    """Adds the model's terms of an adversarial stage; returns the loss of the critics."""
+    real = critics(batch.wav)
+    verdict = critic_loss(real, critics(converted.detach()))
+    critics.requires_grad_(False)
+    same, other = critics(wav), critics(converted)
+    critics.requires_grad_(True)
+    terms["fooling"] = (stage.fooling_weight, fooling_loss(other) + fooling_loss(same))
+    terms["matching"] = (stage.matching_weight, matching_loss(real, same))
+    return verdict
 
 
 def _swap_pitch(f0_hz: Tensor, log_f0: Tensor) -> Tensor:

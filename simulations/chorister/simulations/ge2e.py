@@ -44,7 +44,8 @@ def find_ge2e_weights() -> Path | None:
 
 
 @cache
-def _filters() -> FloatArray:
+def ge2e_filters() -> FloatArray:
+    """Slaney's area-normalised filterbank, shape (201, 40), on power."""
     edges_mel = np.linspace(0.0, hz_to_mel(np.array([SAMPLE_RATE_HZ / 2.0]))[0], GE2E_BANDS + 2)
     edges = mel_to_hz(edges_mel)
     bins_hz = np.linspace(0.0, SAMPLE_RATE_HZ / 2.0, _FFT // 2 + 1)[:, None]
@@ -68,7 +69,7 @@ def ge2e_mel(samples: FloatArray) -> FloatArray:
     padded = np.pad(samples * np.float32(gain), _FFT // 2)
     framed = np.lib.stride_tricks.sliding_window_view(padded, _FFT)[::_HOP]
     power = np.abs(np.fft.rfft(framed * hann(_FFT), axis=1)) ** 2
-    return np.asarray(power.astype(np.float32) @ _filters(), np.float32)
+    return np.asarray(power.astype(np.float32) @ ge2e_filters(), np.float32)
 
 
 class Ge2e(nn.Module):

@@ -25,9 +25,16 @@ from chorister.shared.voice.base import save_base
 from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.speaker import load_speaker_encoder
 from chorister.simulations.base_batches import Batch, Batches
+from chorister.simulations.base_critics import Critics, TeacherVectors
 from chorister.simulations.base_load import load_batches
 from chorister.simulations.base_recipe import Recipe, StageSettings, read_recipe
-from chorister.simulations.base_steps import Trainee, set_directions, validation_loss
+from chorister.simulations.base_steps import (
+    SpeakerJudges,
+    Trainee,
+    set_directions,
+    validation_loss,
+)
+from chorister.simulations.ge2e import load_ge2e
 
 SUMMARY = "train a base voice model from a recipe and a corpus"
 _BETAS = (0.9, 0.98)
@@ -62,20 +69,22 @@ class Training:
         self.recipe = recipe
         self.out = out
         torch.manual_seed(recipe.seed)
-        self.trainee = Trainee(VoiceModel(recipe.model.sizes()), load_judge(recipe))
+        self.trainee = Trainee(VoiceModel(recipe.model.sizes()))
+        self.critics = Critics()
         self.average = copy.deepcopy(self.trainee.model)
         self.stage = 0
         self.step = 0
-        self.optimiser = self._new_optimiser()
+        self._start_optimisers()
 
-    def _new_optimiser(self) -> torch.optim.AdamW:
-        return torch.optim.AdamW(
-            self.trainee.parameters(),
-            lr=self.recipe.stages[self.stage].learning_rate,
-            betas=_BETAS,
-            weight_decay=_WEIGHT_DECAY,
-            fused=True,
-        )
+    def _start_optimisers(self) -> None:
+        stage = self.recipe.stages[min(self.stage, len(self.recipe.stages) - 1)]
+        self.optimiser = _adam(self.trainee, stage.learning_rate)
+        self.critic_optimiser = _adam(self.critics, stage.critic_rate)
+
+    @property
+    def stages_begun(self) -> int:
+        """How many stages the state depends on."""
+        return self.stage + (self.step > 0)
 
     @property
     def checkpoint_path(self) -> Path:
@@ -85,12 +94,14 @@ class Training:
     def save(self) -> None:
         """Writes the state, whole or not at all."""
         state = {
-            "recipe": recipe_digest(self.recipe, self.stage),
+            "recipe": recipe_digest(self.recipe, self.stages_begun),
             "stage": self.stage,
             "step": self.step,
             "trainee": self.trainee.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "critics": self.critics.state_dict(),
+            "critic_optimiser": self.critic_optimiser.state_dict(),
         }
         part = self.checkpoint_path.with_suffix(".part")
         torch.save(state, part)
@@ -111,28 +122,34 @@ class Training:
                 f"{self.checkpoint_path}: {type(error).__name__}",
                 "Start without --resume, or name the folder of that run with --out.",
             ) from error
-        if state["recipe"] != recipe_digest(self.recipe, state["stage"]):
+        self.stage, self.step = state["stage"], state["step"]
+        if state["recipe"] != recipe_digest(self.recipe, self.stages_begun):
             raise BadSettings(
                 "A run is resumed with the recipe that it began with.",
                 "a recipe whose data, model or stages so far differ",
                 "Use the old recipe, or start without --resume in another folder.",
             )
-        self.stage, self.step = state["stage"], state["step"]
-        self.optimiser = self._new_optimiser()
+        self._start_optimisers()
         self.trainee.load_state_dict(state["trainee"])
         self.average.load_state_dict(state["average"])
+        self.critics.load_state_dict(state["critics"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.critic_optimiser.load_state_dict(state["critic_optimiser"])
 
     def next_stage(self) -> None:
         """Moves on with a fresh optimiser; the weights go on from their running average."""
         self.stage += 1
         self.step = 0
         self.trainee.model.load_state_dict(self.average.state_dict())
-        if self.stage < len(self.recipe.stages):
-            self.optimiser = self._new_optimiser()
+        self._start_optimisers()
 
-    def one_step(self, batch: Batch) -> dict[str, float]:
-        """One optimiser step on one batch; returns what to log."""
+    def one_step(self, batch: Batch, judges: SpeakerJudges | None) -> dict[str, float]:
+        """One optimiser step on one batch; returns what to log.
+
+        Args:
+            batch: its examples.
+            judges: of the converted speech; None in a reconstruction stage.
+        """
         settings = self.recipe.stages[self.stage]
         seed = int.from_bytes(
             hashlib.sha256(f"{self.recipe.seed} {self.stage} {self.step}".encode()).digest()[:6]
@@ -141,7 +158,12 @@ class Training:
         rate = learning_rate(settings, self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        loss = self.trainee.step(batch, settings, generator)
+        critics = self.critics if settings.kind == "adversarial" else None
+        loss = self.trainee.step(batch, settings, generator, judges, critics)
+        if loss.critics is not None:
+            self.critic_optimiser.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss.critics)
+            self.critic_optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss.total)
         norm = nn.utils.clip_grad_norm_(self.trainee.parameters(), _CLIP_NORM)
@@ -165,17 +187,29 @@ class Training:
             model.decoder.condition.spread.copy_(rows.std(dim=0).clamp(min=0.05))
 
 
-def load_judge(recipe: Recipe) -> nn.Module | None:
-    """The speaker encoder that swapped stages are judged by; None where there are none."""
-    if all(stage.kind == "reconstruction" for stage in recipe.stages):
+def _adam(module: nn.Module, rate: float) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        module.parameters(), lr=rate, betas=_BETAS, weight_decay=_WEIGHT_DECAY, fused=True
+    )
+
+
+def load_judges(stage: StageSettings) -> SpeakerJudges | None:
+    """What a stage's converted speech is judged by; None for reconstruction."""
+    if stage.kind == "reconstruction":
         return None
-    return load_speaker_encoder()
+    teacher = TeacherVectors(load_ge2e()) if stage.teacher_weight > 0 else None
+    return SpeakerJudges(load_speaker_encoder(), teacher)
 
 
-def recipe_digest(recipe: Recipe, stage: int) -> str:
-    """Digest of what determines the state in a stage: later stages may still be changed."""
-    plain = recipe.model_dump(mode="json")
-    plain["stages"] = plain["stages"][: stage + 1]
+def recipe_digest(recipe: Recipe, stages: int) -> str:
+    """Digest of what determines the state after some stages: later ones may still be changed.
+
+    Args:
+        recipe: the whole.
+        stages: how many have begun.
+    """
+    plain = recipe.model_dump(mode="json", exclude_defaults=True)
+    plain["stages"] = plain["stages"][:stages]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
@@ -195,7 +229,13 @@ def run(training: Training, data: Path, cache: Path, checkpoint_s: float) -> Non
         weights = dict(recipe.data.weights)
         corpus = recipe.data.corpus()
         batches = load_batches(
-            data, corpus, cache, weights=weights, seed=recipe.seed, namer=stage.vectors
+            data,
+            corpus,
+            cache,
+            weights=weights,
+            seed=recipe.seed,
+            namer=stage.vectors,
+            with_teacher=stage.teacher_weight > 0,
         )
         others = recipe.data.corpus(held_out=True)
         held_out = load_batches(
@@ -227,6 +267,7 @@ def _run_stage(
     checkpoint_s: float,
 ) -> None:
     saved = time.monotonic()
+    judges = load_judges(stage)
     with Progress(transient=True) as progress, (training.out / "log.jsonl").open("a") as log:
         bar = progress.add_task(stage.kind, total=stage.steps, completed=training.step)
         while training.step < stage.steps:
@@ -234,7 +275,7 @@ def _run_stage(
             batch = batches.draw(
                 training.stage, training.step, stage.batch, stage.frames, stage.largest_warp
             )
-            figures: dict[str, Any] = dict(training.one_step(batch))
+            figures: dict[str, Any] = dict(training.one_step(batch, judges))
             progress.advance(bar)
             if training.step % _VALIDATE_EVERY == 0:
                 judged = Trainee(training.average)

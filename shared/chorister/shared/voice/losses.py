@@ -68,7 +68,8 @@ def _magnitude(samples: Tensor, window: Tensor, hop: int) -> Tensor:
     framed = samples.unfold(1, len(window), hop)
     spectrum = torch.fft.rfft(framed * window)
     power = spectrum.real.square() + spectrum.imag.square()
-    return (power + _POWER_FLOOR).sqrt()
+    magnitude: Tensor = (power + _POWER_FLOOR).sqrt()
+    return magnitude
 
 
 def reconstruction_loss(wav_hat: Tensor, wav: Tensor) -> Tensor:

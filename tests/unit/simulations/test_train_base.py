@@ -1,0 +1,191 @@
+"""Training the base: the data order survives a kill, and unusable input stops it before it starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+
+from chorister.shared.errors import BadCorpus, BadSettings, BadWeights
+from chorister.shared.voice.base import load_base
+from chorister.simulations import train_base
+from chorister.simulations.base_batches import Batches, warp_matrix
+from chorister.simulations.base_load import load_batches
+from chorister.simulations.base_recipe import read_recipe
+from chorister.simulations.train_base import Training, learning_rate, main
+
+RECIPE = """
+seed = 4
+[data]
+split_file = "splits.json"
+split = "base"
+held_out_split = "held_out"
+speaker_folders = ["speech"]
+[model]
+content = 4
+encoder_width = 8
+encoder_blocks = 1
+decoder_width = 8
+decoder_blocks = 1
+[[stages]]
+kind = "reconstruction"
+steps = 4
+batch = 2
+frames = 32
+learning_rate = 1e-3
+warm_up = 2
+[[stages]]
+kind = "adversarial"
+steps = 2
+batch = 2
+frames = 32
+learning_rate = 1e-3
+speaker_weight = 1.0
+cycle_weight = 0.2
+fooling_weight = 0.1
+matching_weight = 0.1
+"""
+
+
+def tone(f0_hz: float, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    phase = 2.0 * np.pi * np.cumsum(np.full(16_000, f0_hz)) / 16_000.0
+    buzz = sum(np.sin(k * phase + rng.uniform(0, 6)) / k for k in range(1, 12))
+    return (0.05 * buzz + 0.002 * rng.normal(size=16_000)).astype(np.float32)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    data = tmp_path / "data"
+    for speaker, f0_hz in (("11", 110.0), ("12", 210.0), ("13", 150.0), ("14", 180.0)):
+        for index in range(2):
+            path = data / "speech" / speaker / "1" / f"{speaker}-1-{index:04d}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, tone(f0_hz * (1 + 0.05 * index), index), 16_000)
+    splits = {"base": ["11", "12"], "held_out": ["13", "14"]}
+    (data / "splits.json").write_text(json.dumps(splits))
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    return tmp_path
+
+
+def run(root: Path, out: str, *more: str) -> int:
+    arguments = [str(root / "recipe.toml"), "--data", str(root / "data"), "--out", str(root / out)]
+    return main([*arguments, "--cache", str(root / "cache"), "--checkpoint-s", "0", *more])
+
+
+def batches_of(root: Path) -> Batches:
+    recipe = read_recipe(root / "recipe.toml")
+    return load_batches(
+        root / "data", recipe.data.corpus(), root / "cache", weights={}, seed=4, namer="speaker"
+    )
+
+
+class Killed(Exception):
+    """Stands for kill -9: nothing after it runs."""
+
+
+def test_a_killed_run_resumes_with_the_same_result(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights after kill and resume equal those of a run that was left alone, bit for bit."""
+    assert run(corpus, "whole") == 0
+    honest = Training.one_step
+    done = []
+
+    def fragile(self: Training, *arguments: object) -> dict[str, float]:
+        if len(done) in (3, 5) and done[-1] != "killed":
+            done.append("killed")
+            raise Killed
+        done.append("step")
+        return honest(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Training, "one_step", fragile)
+    with pytest.raises(Killed):
+        run(corpus, "torn")
+    with pytest.raises(Killed):
+        run(corpus, "torn", "--resume")
+    assert run(corpus, "torn", "--resume") == 0
+    for stage in ("stage1", "stage2"):
+        whole = load_file(corpus / "whole" / f"{stage}.safetensors")
+        torn = load_file(corpus / "torn" / f"{stage}.safetensors")
+        assert whole.keys() == torn.keys()
+        assert all(torch.equal(whole[name], torn[name]) for name in whole)
+    load_base(corpus / "torn" / "stage2.safetensors")
+
+
+def test_a_step_draws_the_same_batch_whatever_came_before(corpus: Path) -> None:
+    batches, again = batches_of(corpus), batches_of(corpus)
+    for step in range(3):
+        again.draw(0, step, 2, 40, 1.2)
+    first, second = batches.draw(1, 7, 3, 40, 1.2), again.draw(1, 7, 3, 40, 1.2)
+    for name in first.__slots__:
+        assert torch.equal(getattr(first, name), getattr(second, name)), name
+    other = batches.draw(1, 8, 3, 40, 1.2)
+    assert not torch.equal(first.wav, other.wav)
+
+
+def test_held_out_speakers_are_not_drawn(corpus: Path) -> None:
+    """The training speakers speak at 110 and 210 Hz, the held-out ones between."""
+    medians = {
+        round(float(np.exp(pitch[0])), -1)
+        for step in range(20)
+        for pitch in batches_of(corpus).draw(0, step, 2, 40, 1.0).log_f0
+    }
+    assert medians == {110.0, 220.0}
+
+
+def test_no_warp_is_the_identity_and_a_warp_moves_formants_up() -> None:
+    assert np.allclose(warp_matrix(1.0), np.eye(80), atol=1e-5)
+    peak = np.zeros(80, np.float32)
+    peak[30] = 1.0
+    assert (peak @ warp_matrix(1.2)).argmax() > 30
+    assert np.allclose(np.full(80, -3.0) @ warp_matrix(0.85), -3.0, atol=1e-4)
+
+
+def test_the_rate_warms_up_and_ends_at_a_twentieth(corpus: Path) -> None:
+    stage = read_recipe(corpus / "recipe.toml").stages[0]
+    rates = [learning_rate(stage, step) for step in range(5)]
+    assert rates[0] == pytest.approx(0.5e-3)
+    assert rates[2] == pytest.approx(1e-3)
+    assert rates[4] == pytest.approx(0.05e-3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [("seed = 4", "sede = 4"), ("frames = 32", "frames = 3"), ('"adversarial"', '"wishful"')],
+)
+def test_a_recipe_with_an_unknown_key_or_value_is_refused(
+    corpus: Path, change: tuple[str, str]
+) -> None:
+    (corpus / "recipe.toml").write_text(RECIPE.replace(*change))
+    with pytest.raises(BadSettings):
+        run(corpus, "out")
+    assert not (corpus / "out").exists()
+
+
+def test_a_missing_split_or_folder_is_refused(corpus: Path) -> None:
+    for change in (('split = "base"', 'split = "bass"'), ('["speech"]', '["music"]')):
+        (corpus / "recipe.toml").write_text(RECIPE.replace(*change))
+        with pytest.raises(BadCorpus):
+            run(corpus, "out")
+
+
+def test_resuming_needs_a_checkpoint_of_the_same_recipe(corpus: Path) -> None:
+    with pytest.raises(BadWeights):
+        run(corpus, "none", "--resume")
+    assert run(corpus, "whole") == 0
+    (corpus / "recipe.toml").write_text(RECIPE.replace("seed = 4", "seed = 5"))
+    with pytest.raises(BadSettings):
+        run(corpus, "whole", "--resume")
+
+
+def test_the_shipped_recipe_reads() -> None:
+    path = Path(train_base.__file__).parent / "recipes" / "base.toml"
+    recipe = read_recipe(path)
+    assert recipe.data.split == "base"
+    assert recipe.data.held_out_split == "base_held_out"
