@@ -46,7 +46,9 @@ class AgreementKey:
             return self._key.exchange(X25519PublicKey.from_public_bytes(peer))
         except ValueError:
             raise BadMessage(
-                "A public key is a point of large order.", "one of low order", "Leave its device out."
+                "A public key is a point of large order.",
+                "one of low order",
+                "Leave its device out.",
             ) from None
 
 
@@ -105,7 +107,8 @@ def open_sealed(key: bytes, sealed: bytes) -> bytes:
         return AESGCM(key).decrypt(_NONCE, sealed, None)
     except InvalidTag:
         raise BadMessage(
-            "Sealed shares open with the key agreed with their sender.", "a tag that does not fit",
+            "Sealed shares open with the key agreed with their sender.",
+            "a tag that does not fit",
             "Go on without them.",
         ) from None
 

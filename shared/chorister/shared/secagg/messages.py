@@ -23,7 +23,7 @@ from chorister.shared import codec
 from chorister.shared.errors import BadMessage, BadSignature
 from chorister.shared.secagg.members import Members
 from chorister.shared.secagg.packing import pack, unpack
-from chorister.shared.secagg.terms import MAX_COHORT
+from chorister.shared.secagg.terms import MAX_COHORT, RoundTerms
 from chorister.shared.signing import Certificate, SigningKey, VerifyKey
 from chorister.shared.types import MaskedDelta
 
@@ -85,7 +85,9 @@ class Advertisement:
         """
         if self.terms != terms:
             raise BadMessage(
-                "All devices of a round accepted the same terms.", "another digest", "Leave the device out."
+                "All devices of a round accepted the same terms.",
+                "another digest",
+                "Leave the device out.",
             )
         if now_s > self.certificate.not_after_s or self.certificate.federation != federation:
             self.certificate.check(authority, federation, now_s)
@@ -116,7 +118,17 @@ class Advertisement:
             BadMessage: another form.
         """
         _expect(isinstance(plain, list) and len(plain) == 9, "an advertisement of nine fields")
-        key, federation, not_after_s, certificate, terms, sealing, masking, commitment, signature = plain
+        (
+            key,
+            federation,
+            not_after_s,
+            certificate,
+            terms,
+            sealing,
+            masking,
+            commitment,
+            signature,
+        ) = plain
         for value in (key, terms, sealing, masking, commitment):
             _expect(_is_bytes(value, 32), "keys and digests of 32 bytes")
         for value in (certificate, signature):
@@ -238,13 +250,18 @@ class ShareBundle:
         plain = _decode(data, "bundle")
         _expect(isinstance(plain, list) and len(plain) == 3, "a share bundle of three fields")
         roster, entries, signature = plain
-        _expect(_is_bytes(roster, 32) and _is_bytes(signature, SIGNATURE_BYTES), "digest and signature")
+        _expect(
+            _is_bytes(roster, 32) and _is_bytes(signature, SIGNATURE_BYTES), "digest and signature"
+        )
         _expect(isinstance(entries, list) and len(entries) <= MAX_COHORT, "at most 4096 shares")
         shares = []
         for entry in entries:
             _expect(isinstance(entry, list) and len(entry) == 4, "shares of four fields")
             recipient, sealed, seed, key = entry
-            _expect(_is_index(recipient) and _is_bytes(sealed, SEALED_BYTES), "sealed shares of 82 bytes")
+            _expect(
+                _is_index(recipient) and _is_bytes(sealed, SEALED_BYTES),
+                "sealed shares of 82 bytes",
+            )
             _expect(_is_bytes(seed, 32) and _is_bytes(key, 32), "commitments of 32 bytes")
             shares.append(SealedShares(recipient, sealed, seed, key))
         _expect_ascending([s.recipient for s in shares])
@@ -331,7 +348,9 @@ class MaskedInput:
         plain = _decode(data, "masked", max_bytes=length + 256)
         _expect(isinstance(plain, list) and len(plain) == 3, "a masked input of three fields")
         view, packed, signature = plain
-        _expect(_is_bytes(view, 32) and _is_bytes(signature, SIGNATURE_BYTES), "digest and signature")
+        _expect(
+            _is_bytes(view, 32) and _is_bytes(signature, SIGNATURE_BYTES), "digest and signature"
+        )
         _expect(_is_bytes(packed, length), f"{dimension} values of {modulus_bits} bits")
         return cls(view, unpack(packed, dimension, modulus_bits), signature)
 
@@ -559,7 +578,7 @@ def _is_index(value: Any) -> bool:
 
 
 __all__ = [
-    "Advertisement", "BadSignature", "Inbox", "MaskedInput", "Reveal", "Roster", "SealedShares",
+    "Advertisement", "BadSignature", "Inbox", "MaskedInput", "Reveal", "Roster", "RoundTerms", "SealedShares",
     "ShareBundle", "SurvivorVote", "Survivors", "UnmaskRequest", "verify", "verify_certificate",
     "view_digest",
 ]  # fmt: skip

@@ -71,9 +71,10 @@ def mean_delta(aggregate: Aggregate, terms: RoundTerms) -> NDArray[np.float64]:
 def check_norm(aggregate: Aggregate, terms: RoundTerms) -> None:
     """Return if the sum is one that clipped deltas and honest noise can give.
 
-    The norm of n discrete Gaussian vectors exceeds sqrt(n variance) (sqrt(d) + sqrt(2 ln 2**40)) at
-    most once in 2**40 rounds (Gaussian concentration, which discrete Gaussians share). A longer sum
-    holds somebody's unclipped or random values; a shorter one may still be spoiled within the bound.
+    The noise of n devices is a sub-Gaussian vector: its norm exceeds
+    sqrt(n variance) (sqrt(d) + sqrt(2 ln 2**40)) at most once in 2**40 rounds (Hsu, Kakade, Zhang
+    2012, theorem 2.1). A longer sum holds somebody's unclipped or random values; a shorter one may
+    still be spoiled within the bound.
 
     Raises:
         RoundAborted: the sum is longer.

@@ -59,16 +59,22 @@ def reconstruct(shares: Mapping[int, bytes], threshold: int) -> bytes:
     holders = tuple(sorted(shares)[:threshold])
     if len(holders) < threshold:
         raise BadMessage(
-            f"A secret needs {threshold} shares.", f"{len(holders)}", "Wait for more devices to reveal."
+            f"A secret needs {threshold} shares.",
+            f"{len(holders)}",
+            "Wait for more devices to reveal.",
         )
     values = [int.from_bytes(shares[holder], "big") for holder in holders]
     if any(value >= PRIME for value in values):
-        raise BadMessage("A share is an element of the field.", "a larger number", "Drop its holder.")
+        raise BadMessage(
+            "A share is an element of the field.", "a larger number", "Drop its holder."
+        )
     weights = _weights_at_zero(holders)
     secret = sum(w * v for w, v in zip(weights, values, strict=True)) % PRIME
     if secret >> (8 * SECRET_BYTES):
         raise BadMessage(
-            "Shares reconstruct a secret of 32 bytes.", "a larger number", "Find who changed a share."
+            "Shares reconstruct a secret of 32 bytes.",
+            "a larger number",
+            "Find who changed a share.",
         )
     return secret.to_bytes(SECRET_BYTES, "big")
 

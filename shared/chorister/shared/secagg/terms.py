@@ -13,6 +13,7 @@ from typing import Any
 
 from chorister.shared import codec
 from chorister.shared.errors import BadMessage, BadSettings
+from chorister.shared.privacy.discrete_gaussian import MAX_VARIANCE
 
 PROTOCOL = 1
 MAX_COHORT = 4096
@@ -20,6 +21,9 @@ MAX_DIMENSION = 2**23
 MAX_TERMS_BYTES = 2048
 WRAP_BITS = 40
 """A sum wraps around the modulus with probability at most 2**-WRAP_BITS in a round."""
+
+LEAST_VARIANCE = 16
+"""From here on a sum of discrete Gaussians is one for every purpose (docs/adr/0010)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,11 @@ class RoundTerms:
 
     def _rules(self) -> list[tuple[str, bool, str]]:
         return [
-            ("federation", 0 < len(self.federation) <= 64, "a federation name of 1 to 64 characters"),
+            (
+                "federation",
+                0 < len(self.federation) <= 64,
+                "a federation name of 1 to 64 characters",
+            ),
             ("run", 0 < len(self.run) <= 64, "a run name of 1 to 64 characters"),
             ("round", 0 <= self.round < 2**31, "a round number from 0"),
             ("cohort", 2 <= self.cohort <= MAX_COHORT, f"a cohort of 2 to {MAX_COHORT} devices"),
@@ -88,10 +96,27 @@ class RoundTerms:
             ("modulus_bits", 16 <= self.modulus_bits <= 32, "a modulus of 16 to 32 bits"),
             ("clip_norm", 0 < self.clip_norm < 1e6, "a clip_norm above 0"),
             ("scale", 0 < self.scale < 2.0**40, "a scale above 0"),
-            ("noise_multiplier", 0 <= self.noise_multiplier <= 1e3, "a noise multiplier of 0 to 1000"),
-            ("client_variance", 0 <= self.client_variance < 2**40, "a variance of 0 to 2**40"),
+            (
+                "noise_multiplier",
+                0 <= self.noise_multiplier <= 1e3,
+                "a noise multiplier of 0 to 1000",
+            ),
+            (
+                "client_variance",
+                0 <= self.client_variance <= MAX_VARIANCE,
+                "a variance of 0 to 2**26",
+            ),
+            (
+                "client_variance",
+                self.client_variance == 0 or self.client_variance >= LEAST_VARIANCE,
+                f"a variance of 0 or of at least {LEAST_VARIANCE} steps squared",
+            ),
             ("client_variance", self.enough_noise(), "noise as large as noise_multiplier says"),
-            ("modulus_bits", self.fits_modulus(), f"a sum that wraps at most once in 2**{WRAP_BITS} rounds"),
+            (
+                "modulus_bits",
+                self.fits_modulus(),
+                f"a sum that wraps at most once in 2**{WRAP_BITS} rounds",
+            ),
             ("adapter", len(self.adapter) == 64, "a digest of 64 hexadecimal digits"),
         ]
 
@@ -162,16 +187,27 @@ class RoundTerms:
             or any(type(plain[name]) is not kind for name, kind in kinds.items())
         ):
             raise BadMessage(
-                f"Round terms have the fields of protocol {PROTOCOL}.", "something else", "Drop them."
+                f"Round terms have the fields of protocol {PROTOCOL}.",
+                "something else",
+                "Drop them.",
             )
         try:
             return cls(**plain)
         except BadSettings as e:
             raise BadMessage(e.rule, e.found, "Leave the round.") from None
 
-    def digest(self) -> bytes:
-        """Return the SHA-256 of the canonical bytes, 32 bytes."""
+    def sha256(self) -> bytes:
+        """Return the SHA-256 of the canonical bytes, 32 bytes: every key of the round is bound to it."""
         return hashlib.sha256(self.to_bytes()).digest()
+
+    def digest(self) -> str:
+        """Return the same as 64 hexadecimal digits, for ledgers and consent tokens."""
+        return self.sha256().hex()
+
+    @property
+    def round_id(self) -> str:
+        """The round's name: the run, a slash, the number."""
+        return f"{self.run}/{self.round}"
 
 
 _KINDS: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}

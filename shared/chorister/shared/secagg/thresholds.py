@@ -83,9 +83,7 @@ class Thresholds:
 
 
 @lru_cache(maxsize=64)
-def derive(
-    roster: int, cohort: int, gamma: float, dropout: float, min_honest: int
-) -> Thresholds:
+def derive(roster: int, cohort: int, gamma: float, dropout: float, min_honest: int) -> Thresholds:
     """Return the thresholds for a roster.
 
     Args:
@@ -102,7 +100,9 @@ def derive(
     corrupt = corrupt_devices(cohort, gamma)
     quorum = (roster + corrupt) // 2 + 1
     best = _sparse(roster, corrupt, dropout, min_honest, quorum)
-    if best is None:
+    if best is None or 4 * best.neighbours > roster:
+        # A device that chooses k is chosen by k more: the complete graph costs at most twice as much
+        # there, and is safe without any chance.
         best = _complete(roster, corrupt, min_honest, quorum)
     if best.min_survivors > roster or best.share_threshold > roster:
         raise RoundAborted(
@@ -134,9 +134,7 @@ def _complete(n: int, c: int, min_honest: int, quorum: int) -> Thresholds:
     return Thresholds(n, c, n - 1, t, quorum, min_honest, 0, survivors, -math.inf)
 
 
-def _sparse(
-    n: int, c: int, dropout: float, min_honest: int, quorum: int
-) -> Thresholds | None:
+def _sparse(n: int, c: int, dropout: float, min_honest: int, quorum: int) -> Thresholds | None:
     """Return the thresholds of the sparsest graph that is safe, or None if only the complete one is."""
     low, high = 8, 8
     while high < n - 1 and _fit(n, c, dropout, min_honest, quorum, high) is None:
@@ -154,9 +152,7 @@ def _sparse(
     return _fit(n, c, dropout, min_honest, quorum, low)
 
 
-def _fit(
-    n: int, c: int, dropout: float, min_honest: int, quorum: int, k: int
-) -> Thresholds | None:
+def _fit(n: int, c: int, dropout: float, min_honest: int, quorum: int, k: int) -> Thresholds | None:
     """Return the thresholds for k neighbours, or None if k is too small."""
     honest = n - c
     budget = -(SECURITY_BITS + 2) * math.log(2)

@@ -1,0 +1,174 @@
+"""From assumptions and wishes to round terms; what does not fit is refused with what would."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from chorister.shared.errors import BadSettings, RoundAborted
+from chorister.shared.privacy.discrete_gaussian import MAX_VARIANCE
+from chorister.shared.secagg.terms import LEAST_VARIANCE, WRAP_BITS, RoundTerms
+from chorister.shared.secagg.thresholds import (
+    Thresholds,
+    corrupt_devices,
+    derive,
+    quantile_survivors,
+)
+
+_SILENT_STEPS = 2.0**20
+"""Steps per clip_norm of a run without noise, where the modulus has room for them."""
+_MOST_INFLATION = 1.5
+"""Rounding may lengthen the sensitivity by half; beyond it the noise pays for rounding alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class CohortPlan:
+    """What follows from a cohort and the assumptions about it.
+
+    Attributes:
+        cohort: devices invited.
+        gamma: assumed corrupt fraction.
+        dropout: assumed drop-out fraction over all stages.
+        thresholds: derived for a full roster.
+        abort_probability: bound on the chance that an honest round aborts.
+    """
+
+    cohort: int
+    gamma: float
+    dropout: float
+    thresholds: Thresholds
+    abort_probability: float
+
+    @property
+    def min_honest(self) -> int:
+        """Honest devices that every released sum covers; noise is sized for it."""
+        return self.thresholds.min_honest
+
+
+def plan_cohort(cohort: int, gamma: float, dropout: float) -> CohortPlan:
+    """Return the largest min_honest that the assumptions allow, with all that follows.
+
+    Args:
+        cohort: devices invited, 2 to 4096.
+        gamma: assumed corrupt fraction of them, in [0, 1/3).
+        dropout: assumed drop-out fraction over all stages, in [0, 1/2].
+
+    Raises:
+        BadSettings: infeasible, with the nearest feasible cohort.
+    """
+    plan = _try(cohort, gamma, dropout)
+    if plan is None:
+        larger = next(
+            (n for n in range(cohort + 1, min(4 * cohort + 16, 4096)) if _try(n, gamma, dropout)),
+            None,
+        )
+        fewer = next(
+            (
+                c / cohort
+                for c in range(corrupt_devices(cohort, gamma) - 1, -1, -1)
+                if _try(cohort, c / cohort, dropout)
+            ),
+            None,
+        )
+        advice = [f"a cohort of {larger}"] if larger else []
+        advice += [f"gamma = {fewer:.3g}"] if fewer is not None else []
+        raise BadSettings(
+            "Cohort, gamma and drop-out fraction leave at least two honest devices in every sum.",
+            f"cohort {cohort}, gamma {gamma}, drop-outs {dropout}",
+            f"Feasible and near: {' or '.join(advice) or 'fewer drop-outs and a smaller gamma'}.",
+        )
+    return plan
+
+
+def _try(cohort: int, gamma: float, dropout: float) -> CohortPlan | None:
+    if cohort < 2 or not 0 <= gamma < 1 / 3 or not 0 <= dropout <= 0.5:
+        return None
+    corrupt = corrupt_devices(cohort, gamma)
+    quorum = (cohort + corrupt) // 2 + 1
+    most = max(quantile_survivors(cohort, dropout), quorum)
+    for min_honest in range(most - corrupt, 1, -1):
+        try:
+            thresholds = derive(cohort, cohort, gamma, dropout, min_honest)
+        except RoundAborted:
+            continue
+        if thresholds.min_survivors <= most:
+            chance = thresholds.abort_probability(dropout)
+            return CohortPlan(cohort, gamma, dropout, thresholds, chance)
+    return None
+
+
+def plan_terms(
+    plan: CohortPlan,
+    *,
+    federation: str,
+    run: str,
+    round_number: int,
+    dimension: int,
+    modulus_bits: int,
+    clip_norm: float,
+    noise_multiplier: float,
+    adapter: str,
+    simulated: bool,
+) -> RoundTerms:
+    """Return the terms of a round, with the finest scale that modulus and sampler allow.
+
+    Args:
+        plan: of the cohort.
+        federation: name of the federation.
+        run: name of the run.
+        round_number: from 0.
+        dimension: d.
+        modulus_bits: 16 to 32.
+        clip_norm: L2 bound of a delta.
+        noise_multiplier: standard deviation of min_honest devices' noise over the sensitivity; 0 for
+            none.
+        adapter: digest of the shared adapter, 64 hexadecimal digits.
+        simulated: whether all randomness is a simulation's.
+
+    Raises:
+        BadSettings: no scale fits, with the smallest modulus that would.
+    """
+
+    def attempt(steps: float, bits: int) -> RoundTerms | None:
+        scale = steps / clip_norm
+        sensitivity_squared = _norm_bound(steps, dimension)
+        variance = math.ceil(noise_multiplier**2 * sensitivity_squared / plan.min_honest)
+        if noise_multiplier > 0 and not LEAST_VARIANCE <= variance <= MAX_VARIANCE:
+            return None
+        signal = plan.cohort * math.sqrt(sensitivity_squared)
+        spread = 2 * plan.cohort * variance
+        tail = math.sqrt(spread * (math.log(2 * dimension) + WRAP_BITS * math.log(2)))
+        if signal + tail >= 2.0 ** (bits - 1):
+            return None
+        return RoundTerms(
+            federation, run, round_number, plan.cohort, float(plan.gamma), float(plan.dropout),
+            plan.min_honest, dimension, bits, float(clip_norm), scale, float(noise_multiplier),
+            variance, adapter, simulated,
+        )  # fmt: skip
+
+    def finest(bits: int) -> RoundTerms | None:
+        steps = _SILENT_STEPS
+        while steps >= 1:
+            terms = attempt(steps, bits)
+            if terms is not None:
+                inflation = terms.sensitivity / steps
+                return terms if inflation <= _MOST_INFLATION else None
+            steps /= 2
+        return None
+
+    terms = finest(modulus_bits)
+    if terms is None:
+        wider = next((b for b in range(modulus_bits + 1, 33) if finest(b)), None)
+        advice = f"modulus_bits = {wider}" if wider else "a smaller noise multiplier or dimension"
+        raise BadSettings(
+            f"A scale exists at which sums wrap at most once in 2**{WRAP_BITS} rounds and rounding "
+            "does not outweigh the clip.",
+            f"{modulus_bits} bits for {plan.cohort} devices and {dimension} values",
+            f"Feasible and near: {advice}.",
+        )
+    return terms
+
+
+def _norm_bound(steps: float, dimension: int) -> int:
+    root_d = math.sqrt(dimension)
+    return math.floor(min(steps**2 + dimension / 4 + steps + root_d / 2, (steps + root_d) ** 2))
