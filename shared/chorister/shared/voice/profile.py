@@ -146,6 +146,6 @@ def profile_from(recordings: Sequence[Recording], encoder: Encoder) -> SpeakerPr
         mel_mean=frames.mean(axis=0),
         mel_std=frames.std(axis=0),
         log_f0_median=float(median),
-        log_f0_spread=max(float(high - low) / QUARTILES_TO_SIGMA, _SMALLEST_SPREAD),
+        log_f0_spread=max(float(high - low) / QUARTILES_TO_SIGMA, SMALLEST_SPREAD),
         seconds=sum(recording.duration_s for recording in recordings),
     )
