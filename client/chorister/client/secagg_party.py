@@ -363,7 +363,8 @@ class Party:
             plain = codec.decode(state)
             if plain["phase"] not in PHASES:
                 raise _damaged()
-            secrets = _Secrets(*(bytearray(secret) for secret in plain["secrets"]))
+            sealing, masking, seed = (bytearray(secret) for secret in plain["secrets"])
+            secrets = _Secrets(sealing, masking, seed)
             secrets.agreed = dict(plain["agreed"])
             secrets.held = dict(plain["held"])
             peers = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from chorister.server.secagg_unmask import RevealedShares, unmask
 from chorister.shared.errors import BadMessage, ProtocolViolation, RoundAborted
@@ -38,6 +38,8 @@ from chorister.shared.types import Aggregate
 
 Replies = Mapping[str, bytes]
 M = TypeVar("M")
+S = TypeVar("S")
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Coordinator:
         probe = randomness or SystemRandomness()
         self._probe = AgreementKey(probe.fork("key probe").bytes(32))
         self._stage = "advertised"
+        self._asked: frozenset[str] = frozenset()
 
     @property
     def thresholds(self) -> Thresholds:
@@ -104,13 +107,13 @@ class Coordinator:
         """
         self._enter("advertised")
         found: dict[str, tuple[str, Advertisement]] = {}
-        for peer, advertisement in self._read(replies, Advertisement.from_bytes, ""):
+        for peer, advertisement in self._read(replies, Advertisement.from_bytes, anybody=True):
             device = advertisement.device_id
             if device in found:
                 self._refuse(device, peer, "the device advertised keys twice")
             elif len(found) == self.terms.cohort:
                 self._refuse(device, peer, f"the cohort of {self.terms.cohort} is complete")
-            elif self._accepts(peer, device, lambda a=advertisement: self._check_keys(a)):
+            elif self._accepts(peer, device, self._check_keys, advertisement):
                 found[device] = (peer, advertisement)
         if len(found) < 2:
             raise self._abort(f"{len(found)} devices advertised keys", 2)
@@ -122,8 +125,7 @@ class Coordinator:
         needed = self.thresholds.min_survivors
         if len(self._roster) < needed:
             raise self._abort(f"{len(self._roster)} devices advertised keys", needed)
-        self._stage = "shared"
-        return dict.fromkeys(self._peers, self._roster)
+        return self._ask("shared", dict.fromkeys(self._peers, self._roster))
 
     def shared(self, replies: Replies) -> dict[str, Inbox]:
         """Sort the encrypted shares by recipient.
@@ -135,7 +137,7 @@ class Coordinator:
         self._bundles: dict[int, ShareBundle] = {}
         for peer, bundle in self._read(replies, ShareBundle.from_bytes):
             index = self._index[peer]
-            if self._accepts(peer, self._name(index), lambda b=bundle, i=index: self._check(b, i)):
+            if self._accepts(peer, self._name(index), self._check, bundle, index):
                 self._bundles[index] = bundle
         needed = self.thresholds.min_survivors
         if len(self._bundles) < needed:
@@ -147,11 +149,11 @@ class Coordinator:
             for entry in self._bundles[sender].shares:
                 if entry.recipient in letters:
                     letters[entry.recipient].append((sender, entry.sealed))
-        self._stage = "masked"
-        return {
+        inboxes = {
             self._peers[i]: Inbox(self._roster_digest, self._sharers, tuple(entries))
             for i, entries in letters.items()
         }
+        return self._ask("masked", inboxes)
 
     def masked(self, replies: Replies) -> dict[str, Survivors]:
         """Add up the masked deltas; whoever sent a valid one is a survivor.
@@ -167,15 +169,14 @@ class Coordinator:
             replies, lambda data: MaskedInput.from_bytes(data, terms.dimension, terms.modulus_bits)
         ):
             index = self._index[peer]
-            if self._accepts(peer, self._name(index), lambda m=message, i=index: self._fits(m, i)):
+            if self._accepts(peer, self._name(index), self._fits, message, index):
                 self._total.add(message.delta.values)
                 survivors.append(index)
         needed = self.thresholds.min_survivors
         if len(survivors) < needed:
             raise self._abort(f"{len(survivors)} devices sent a masked delta", needed)
         self._survivors = Survivors(self._view, Members.of(survivors))
-        self._stage = "confirmed"
-        return {self._peers[i]: self._survivors for i in survivors}
+        return self._ask("confirmed", {self._peers[i]: self._survivors for i in survivors})
 
     def confirmed(self, replies: Replies) -> dict[str, UnmaskRequest]:
         """Collect the signatures under the set of survivors.
@@ -187,15 +188,13 @@ class Coordinator:
         votes: dict[int, SurvivorVote] = {}
         for peer, vote in self._read(replies, SurvivorVote.from_bytes):
             index = self._index[peer]
-            if self._accepts(peer, self._name(index), lambda v=vote, i=index: self._count(v, i)):
+            if self._accepts(peer, self._name(index), self._count, vote, index):
                 votes[index] = vote
         needed = self.thresholds.vote_quorum
         if len(votes) < needed:
             raise self._abort(f"{len(votes)} devices signed the set of survivors", needed)
-        self._voters = sorted(votes)
-        self._stage = "revealed"
         request = UnmaskRequest(tuple(sorted(votes.items())))
-        return {self._peers[i]: request for i in self._voters}
+        return self._ask("revealed", {self._peers[i]: request for i in sorted(votes)})
 
     def revealed(self, replies: Replies) -> Aggregate:
         """Reconstruct what unmasks the sum, and unmask it.
@@ -210,10 +209,7 @@ class Coordinator:
         )  # fmt: skip
         for peer, reveal in self._read(replies, Reveal.from_bytes):
             index = self._index[peer]
-            if not self._accepts(
-                peer, self._name(index),
-                lambda r=reveal, i=index: r.check(self._survivors, self._key(i)),
-            ):  # fmt: skip
+            if not self._accepts(peer, self._name(index), self._fits_survivors, reveal, index):
                 continue
             for reason in shares.add(index, reveal):
                 self._refuse(self._name(index), peer, reason)
@@ -237,36 +233,35 @@ class Coordinator:
         self._now = stage
 
     def _read(
-        self, replies: Replies, decode: Callable[[bytes], M], unknown: str | None = None
+        self, replies: Replies, decode: Callable[[bytes], M], *, anybody: bool = False
     ) -> Iterator[tuple[str, M]]:
         """Yield what decodes, in the order of the peers' names, and refuse the rest."""
         for peer in sorted(replies):
-            if unknown is None and peer not in self._eligible():
-                self._refuse("", peer, "the peer takes no part in this stage")
+            if not anybody and peer not in self._asked:
+                self._refuse("", peer, "the peer was not asked in this stage")
                 continue
             try:
                 yield peer, decode(replies[peer])
             except BadMessage as e:
-                known = self._name(self._index[peer]) if unknown is None else ""
-                self._refuse(known, peer, str(e))
+                self._refuse("" if anybody else self._name(self._index[peer]), peer, str(e))
 
-    def _eligible(self) -> set[str]:
-        """Return the peers that were sent this stage's message."""
-        indices = {
-            "shared": lambda: range(len(self._roster)),
-            "masked": lambda: self._sharers,
-            "confirmed": lambda: self._survivors.survivors,
-            "revealed": lambda: self._voters,
-        }[self._now]
-        return {self._peers[i] for i in indices()}
+    def _ask(self, stage: str, messages: dict[str, S]) -> dict[str, S]:
+        """Enter the next stage, in which only these peers are heard."""
+        self._stage, self._asked = stage, frozenset(messages)
+        return messages
 
-    def _accepts(self, peer: str, device: str, check: Callable[[], None]) -> bool:
+    def _accepts(
+        self, peer: str, device: str, check: Callable[P, None], *what: P.args, **named: P.kwargs
+    ) -> bool:
         try:
-            check()
+            check(*what, **named)
         except BadMessage as e:
             self._refuse(device, peer, str(e))
             return False
         return True
+
+    def _fits_survivors(self, reveal: Reveal, index: int) -> None:
+        reveal.check(self._survivors, self._key(index))
 
     def _check_keys(self, advertisement: Advertisement) -> None:
         advertisement.check(self._authority, self.terms.federation, self._digest, self._now_s)

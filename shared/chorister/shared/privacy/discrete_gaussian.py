@@ -61,7 +61,8 @@ def _candidates(variance: int, n: int, randomness: Randomness) -> NDArray[np.int
     distance = np.abs((size * np.uint64(t)).astype(np.int64) - variance).astype(np.uint64)
     kept = _bernoulli_exp(distance * distance, 2 * variance * t * t, randomness)
     size, negative = size[kept].astype(np.int64), negative[kept]
-    return np.where(negative, -size, size)
+    signed: NDArray[np.int64] = np.where(negative, -size, size)
+    return signed
 
 
 def _laplace_size(t: int, n: int, randomness: Randomness) -> Words:

@@ -67,9 +67,12 @@ def expand_mask(seed: bytes, dimension: int, modulus_bits: int) -> NDArray[np.ui
 def centred(values: NDArray[np.uint32], modulus_bits: int) -> NDArray[np.int64]:
     """Return the representatives in [-2**(modulus_bits-1), 2**(modulus_bits-1)), shape (d,)."""
     half = 2 ** (modulus_bits - 1)
-    return (values.astype(np.int64) + half) % 2**modulus_bits - half
+    shifted: NDArray[np.int64] = (values.astype(np.int64) + half) % 2**modulus_bits
+    shifted -= half
+    return shifted
 
 
 def residues(values: NDArray[np.int64], modulus_bits: int) -> NDArray[np.uint32]:
     """Return signed values modulo 2**modulus_bits, shape (d,), uint32."""
-    return (values & (2**modulus_bits - 1)).astype(np.uint32)
+    reduced: NDArray[np.int64] = values & (2**modulus_bits - 1)
+    return reduced.astype(np.uint32)
