@@ -50,24 +50,48 @@ def load_recording(path: str | Path, *, max_s: float = MAX_S) -> Recording:
             longer than `max_s`, silent, heavily clipped, or holds NaN or infinity.
     """
     path = Path(path)
+    samples = np.concatenate(list(stream_recording(path, max_s=max_s)))
+    samples -= np.float32(samples.mean(dtype=np.float64))
+    return Recording(samples, path.name)
+
+
+def stream_recording(path: str | Path, *, max_s: float = np.inf) -> Iterator[FloatArray]:
+    """Read a file as `load_recording` does, in blocks and with constant memory; keep the mean.
+
+    Args:
+        path: as in `load_recording`.
+        max_s: longest duration that is accepted, in seconds.
+
+    Yields:
+        blocks of shape (T,), float32, 16 kHz, of about ten seconds.
+
+    Raises:
+        BadAudio: as `load_recording`; what only the whole file shows (truncation, silence,
+            clipping) after the last block.
+    """
+    path = Path(path)
     header = _header(path)
     _check_length(path, _declared_s(header), max_s)
-    parts: list[FloatArray] = []
     seen = _Seen()
     resampler = soxr.ResampleStream(header.samplerate, SAMPLE_RATE_HZ, 1, dtype="float32")
+    loudest_db = -np.inf
     for block in _decode(path, header.samplerate):
         seen.add(path, block)
         _check_length(path, max(seen.frames / header.samplerate, MIN_S), max_s)
-        parts.append(resampler.resample_chunk(block.mean(axis=1, dtype=np.float32)))
-    parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+        samples = resampler.resample_chunk(block.mean(axis=1, dtype=np.float32))
+        if len(samples):
+            loudest_db = max(loudest_db, _loudest_db(samples))
+            yield samples
+    samples = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+    if len(samples):
+        loudest_db = max(loudest_db, _loudest_db(samples))
+        yield samples
     _check_complete(path, header, seen.frames)
     _check_length(path, seen.frames / header.samplerate, max_s)
-    samples = np.concatenate(parts)
-    samples -= np.float32(samples.mean(dtype=np.float64))
-    if (loudest := _loudest_db(samples)) < SILENCE_DBFS:
+    if loudest_db < SILENCE_DBFS:
         raise BadAudio(
             f"A recording's loudest 0.1 s must reach {SILENCE_DBFS:.0f} dB of full scale.",
-            f"{loudest:.0f} dB in {path}, which is silent",
+            f"{loudest_db:.0f} dB in {path}, which is silent",
             "Check the microphone and its input level, and record it again.",
         )
     if seen.clipped_share() > CLIPPED_SHARE:
@@ -76,26 +100,6 @@ def load_recording(path: str | Path, *, max_s: float = MAX_S) -> Recording:
             f"{seen.clipped_share():.0%} in {path}, which is heavily clipped",
             "Record it again with a lower input level.",
         )
-    return Recording(samples, path.name)
-
-
-def probe_recording(path: str | Path, *, max_s: float = MAX_S) -> float:
-    """Check what can be known of a recording without decoding it.
-
-    Args:
-        path: as in `load_recording`.
-        max_s: as in `load_recording`.
-
-    Returns:
-        its duration in seconds by its header (an estimate for mp3).
-
-    Raises:
-        BadAudio: the header alone shows that `load_recording` would refuse the file.
-    """
-    path = Path(path)
-    declared_s = _declared_s(_header(path))
-    _check_length(path, declared_s, max_s)
-    return declared_s
 
 
 def save_recording(path: str | Path, samples: FloatArray, *, overwrite: bool = False) -> None:
@@ -266,7 +270,8 @@ def _truncated(path: Path, found: str) -> BadAudio:
 
 
 def _loudest_db(samples: FloatArray) -> float:
-    """Level of the loudest 0.1 s, in dB of full scale."""
+    """Level of the loudest 0.1 s about the mean, in dB of full scale."""
+    samples = samples - samples.mean(dtype=np.float64)
     window = min(_LOUD_WINDOW_SAMPLES, len(samples))
     whole = len(samples) // window * window
     power = float(np.square(samples[:whole].reshape(-1, window), dtype=np.float64).mean(1).max())

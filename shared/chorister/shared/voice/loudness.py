@@ -23,6 +23,43 @@ _HOP = _BLOCK // 4
 _PEAK = 0.99
 
 
+class LoudnessMeter:
+    """Integrated, gated loudness of mono speech of any length, block by block."""
+
+    def __init__(self) -> None:
+        self._state = np.zeros((len(_k_weighting()), 2))
+        self._rest = np.zeros(0)
+        self._hops: list[float] = []
+
+    def add(self, samples: FloatArray) -> None:
+        """Listen to more.
+
+        Args:
+            samples: shape (T,) at 16 kHz.
+        """
+        weighted, self._state = sosfilt(_k_weighting(), samples.astype(np.float64), zi=self._state)
+        squares = np.concatenate([self._rest, np.square(weighted)])
+        whole = len(squares) // _HOP * _HOP
+        self._hops += squares[:whole].reshape(-1, _HOP).mean(axis=1).tolist()
+        self._rest = squares[whole:]
+
+    def lufs(self) -> float:
+        """LUFS so far; minus infinity where every block is below -70 LUFS, or nothing came."""
+        hops = np.array(self._hops)
+        parts = _BLOCK // _HOP
+        if len(hops) >= parts:
+            powers = np.lib.stride_tricks.sliding_window_view(hops, parts).mean(axis=1)
+        else:
+            # Shorter than 0.4 s: taken as one block.
+            total = hops.sum() * _HOP + self._rest.sum()
+            powers = np.array([total / max(len(hops) * _HOP + len(self._rest), 1)])
+        gate = _power(_ABSOLUTE_GATE_LUFS)
+        if not (powers > gate).any():
+            return -np.inf
+        gate = max(gate, powers[powers > gate].mean() * 10.0 ** (-_RELATIVE_GATE_LU / 10.0))
+        return float(-0.691 + 10.0 * np.log10(powers[powers > gate].mean()))
+
+
 def loudness_lufs(samples: FloatArray) -> float:
     """Integrated, gated loudness of mono speech.
 
@@ -32,14 +69,9 @@ def loudness_lufs(samples: FloatArray) -> float:
     Returns:
         LUFS; minus infinity where every block is below -70 LUFS.
     """
-    weighted = np.square(sosfilt(_k_weighting(), samples.astype(np.float64)))
-    starts = range(0, max(len(weighted) - _BLOCK, 0) + 1, _HOP)
-    powers = np.array([weighted[at : at + _BLOCK].mean() for at in starts])
-    gate = _power(_ABSOLUTE_GATE_LUFS)
-    if not (powers > gate).any():
-        return -np.inf
-    gate = max(gate, powers[powers > gate].mean() * 10.0 ** (-_RELATIVE_GATE_LU / 10.0))
-    return float(-0.691 + 10.0 * np.log10(powers[powers > gate].mean()))
+    meter = LoudnessMeter()
+    meter.add(samples)
+    return meter.lufs()
 
 
 def match_level(samples: FloatArray, target_db: float = REPORT_LUFS) -> FloatArray:

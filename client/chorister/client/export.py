@@ -1,0 +1,254 @@
+"""Voice model to one ONNX file: waveform in, waveform in the target's voice out.
+
+The target is part of the file; the source's statistics are inputs that may be left out, and are then
+taken from the waveform itself (docs/onnx.md lists inputs and outputs). No operator in it is newer
+than opset 18, none is an FFT, and nothing in it is random.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from chorister.client.consent import Permit, Purpose
+from chorister.client.hiss import add_hiss
+from chorister.client.onnx_front import (
+    add_given_or,
+    add_log_mel,
+    add_mel_statistics,
+    add_moved_pitch,
+    add_pitch_statistics,
+)
+from chorister.client.onnx_graph import OPSET, Graph
+from chorister.client.onnx_pitch import add_f0
+from chorister.client.voice_card import VoiceCard, seal_digest
+from chorister.shared.errors import UsageError
+from chorister.shared.files import write_atomically
+from chorister.shared.types import MEL_BANDS
+from chorister.shared.voice.adapters import read_personal
+from chorister.shared.voice.frames import HOP_SAMPLES
+from chorister.shared.voice.model import VoiceModel
+from chorister.shared.voice.profile import SpeakerProfile
+from chorister.shared.voice.vocoder import Vocoder
+
+_EXAMPLE_FRAMES = 32
+_NETWORK_INPUTS = ("log_mel", "f0_hz", "mel_mean", "mel_std", "hiss", "start_cycles")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a voice was made from, for its metadata.
+
+    Attributes:
+        base_sha256: digest of the base model's weights.
+        shared_adapter_sha256: digest of the shared adapter, '' for none.
+        target: pseudonym of the speaker; no name.
+    """
+
+    base_sha256: str
+    shared_adapter_sha256: str
+    target: str
+
+
+def build_voice(
+    model: VoiceModel, target: SpeakerProfile, permit: Permit, origin: Origin, *, now_s: int
+) -> bytes:
+    """The voice file's content, to be kept in memory or in the vault.
+
+    Args:
+        model: the base with its adapters attached; it is not changed.
+        target: the speaker whose voice it shall be.
+        permit: for 'conversion'.
+        origin: digests and pseudonym.
+        now_s: Unix time.
+
+    Returns:
+        the file: the same bytes for the same model, target, permit and versions.
+
+    Raises:
+        ConsentRefused: the permit is for something else, or it has ended.
+    """
+    return _build(model, target, permit, "conversion", origin, now_s)
+
+
+def export_voice(
+    model: VoiceModel,
+    target: SpeakerProfile,
+    permit: Permit,
+    origin: Origin,
+    path: Path,
+    *,
+    now_s: int,
+) -> str:
+    """Writes the voice as a plain file. Whoever has a copy can use it: it cannot be recalled.
+
+    Args:
+        model: the base with its adapters attached; it is not changed.
+        target: the speaker whose voice it shall be.
+        permit: for 'plain_export'.
+        origin: digests and pseudonym.
+        path: where to; replaced if it exists.
+        now_s: Unix time.
+
+    Returns:
+        SHA-256 of the file, 64 hexadecimal digits.
+
+    Raises:
+        ConsentRefused: the permit is for something else, or it has ended.
+        UsageError: the file cannot be written.
+    """
+    data = _build(model, target, permit, "plain_export", origin, now_s)
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise UsageError(
+            "The voice file must be writable.",
+            f"{path}: {error.strerror or error}",
+            "Create the folder, free some space or choose another place.",
+        ) from error
+    return hashlib.sha256(data).hexdigest()
+
+
+def _build(
+    model: VoiceModel,
+    target: SpeakerProfile,
+    permit: Permit,
+    purpose: Purpose,
+    origin: Origin,
+    now_s: int,
+) -> bytes:
+    permit.require(purpose, now_s)
+    card = VoiceCard(
+        base_sha256=origin.base_sha256,
+        shared_adapter_sha256=origin.shared_adapter_sha256,
+        personal_adapter_sha256=_personal_sha256(model),
+        consent_sha256=permit.consent_sha256,
+        purpose=purpose,
+        target=origin.target,
+    )
+    graph = voice_graph(model, target)
+    return seal_digest(graph.model(card.to_metadata()).SerializeToString(deterministic=True))
+
+
+def voice_graph(model: VoiceModel, target: SpeakerProfile) -> Graph:
+    """The whole graph, from `wav` to `converted`."""
+    graph = Graph("voice")
+    wav = graph.input("wav", np.float32, [1, "T"])
+    unknown = np.full(MEL_BANDS, np.nan)
+    given_mean = graph.input("source_mel_mean", np.float32, [MEL_BANDS], unknown)
+    given_std = graph.input("source_mel_std", np.float32, [MEL_BANDS], unknown)
+    given_pitch = graph.input("source_log_f0", np.float32, [2], np.full(2, np.nan))
+    pitch_st = graph.input("pitch_st", np.float32, [], np.zeros(()))
+    position = graph.input("position", np.int64, [], np.zeros(()))
+    start_cycles = graph.input("start_cycles", np.float64, [], np.zeros(()))
+
+    length = graph("Shape", wav, start=1, end=2)
+    missing = graph("Mod", graph("Neg", length), graph.ints(HOP_SAMPLES))
+    # The search for F0 is a loop over the frames after the first: there is always one.
+    missing = graph("Max", missing, graph("Sub", graph.ints(2 * HOP_SAMPLES), length))
+    samples = graph("Squeeze", wav, graph.ints(0))
+    samples = graph("Pad", samples, graph("Concat", graph.ints(0), missing, axis=0))
+    log_mel = add_log_mel(graph, samples)
+    f0_hz = add_f0(graph, samples)
+    mel_mean, mel_std = add_mel_statistics(graph, log_mel)
+    mel_mean = add_given_or(graph, given_mean, mel_mean)
+    mel_std = add_given_or(graph, given_std, mel_std)
+    log_f0 = add_given_or(graph, given_pitch, add_pitch_statistics(graph, f0_hz, target))
+    moved = add_moved_pitch(graph, f0_hz, log_f0, target, pitch_st)
+    count = graph("Squeeze", graph("Shape", samples), graph.ints(0))
+    hiss = add_hiss(graph, position, count)
+
+    first = graph.ints(0)
+    rows = (log_mel, moved, mel_mean, mel_std, hiss, start_cycles)
+    feeds = {
+        name: graph("Unsqueeze", row, first)
+        for name, row in zip(_NETWORK_INPUTS, rows, strict=True)
+    }
+    speech, cycles = graph.include(_network_model(model, target), feeds)
+    speech = graph("Slice", speech, graph.ints(0), length, graph.ints(1))
+    graph.output(speech, "converted", np.float32, [1, "T"])
+    graph.output(feeds["f0_hz"], "f0_hz", np.float32, [1, "F"])
+    graph.output(cycles, "cycles", np.float64, [1, "F"])
+    graph.output(mel_mean, "used_mel_mean", np.float32, [MEL_BANDS])
+    graph.output(mel_std, "used_mel_std", np.float32, [MEL_BANDS])
+    graph.output(log_f0, "used_log_f0", np.float32, [2])
+    return graph
+
+
+class _Network(nn.Module):
+    """Encoder, decoder and vocoder with the target's condition as a constant."""
+
+    condition: Tensor
+
+    def __init__(self, model: VoiceModel, target: SpeakerProfile) -> None:
+        super().__init__()
+        own = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+        rows = (target.vector, target.mel_mean, target.mel_std)
+        vectors = (torch.from_numpy(np.array(row, np.float32))[None] for row in rows)
+        self.register_buffer("condition", own.decoder.condition(*vectors))
+        self.encoder = own.encoder
+        self.decoder = own.decoder
+        self.vocoder = Vocoder(as_products=True)
+
+    def forward(
+        self,
+        log_mel: Tensor,
+        f0_hz: Tensor,
+        mel_mean: Tensor,
+        mel_std: Tensor,
+        hiss: Tensor,
+        start_cycles: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Speech, shape (1, F * 160), and the pulses' phase at the end of each frame, (1, F)."""
+        content = self.encoder(log_mel, mel_mean, mel_std)
+        harmonic, noise = self.decoder(content, f0_hz, self.condition)
+        speech = self.vocoder(harmonic, noise, f0_hz, hiss, start_cycles)
+        _, cycles = self.vocoder.pulse_train.cycles(f0_hz, start_cycles)
+        return speech, cycles.unflatten(1, (-1, HOP_SAMPLES))[:, :, -1]
+
+
+def _network_model(model: VoiceModel, target: SpeakerProfile) -> onnx.ModelProto:
+    network = _Network(model, target).eval()
+    frames = _EXAMPLE_FRAMES
+    example = (
+        torch.zeros(1, frames, MEL_BANDS),
+        torch.full((1, frames), 150.0),
+        torch.zeros(1, MEL_BANDS),
+        torch.ones(1, MEL_BANDS),
+        torch.zeros(1, frames * HOP_SAMPLES),
+        torch.zeros(1, dtype=torch.float64),
+    )
+    written = io.BytesIO()
+    with warnings.catch_warnings():
+        # The tracing exporter: in a twentieth of the newer one's time, and without its packages.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            example,
+            written,
+            input_names=list(_NETWORK_INPUTS),
+            output_names=["speech", "cycles"],
+            dynamic_axes={"log_mel": {1: "F"}, "f0_hz": {1: "F"}, "hiss": {1: "T"}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    return onnx.load_from_string(written.getvalue())
+
+
+def _personal_sha256(model: VoiceModel) -> str:
+    if model.decoder.condition.offset is None:
+        return ""
+    digest = hashlib.sha256(b"chorister/1 personal adapter\x00")
+    for name, value in sorted(read_personal(model).items()):
+        digest.update(name.encode() + b"\x00")
+        digest.update(value.numpy().astype("<f4").tobytes())
+    return digest.hexdigest()

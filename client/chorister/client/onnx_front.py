@@ -1,0 +1,130 @@
+"""What a voice file does before its network: log-mel, the source's statistics, the pitch moved.
+
+Every function adds nodes to a graph; its numpy twin in `shared.voice` is named beside it, and the
+tests hold the two against each other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from chorister.client.onnx_graph import Graph
+from chorister.shared.voice import features
+from chorister.shared.voice.frames import HOP_SAMPLES, hann
+from chorister.shared.voice.model import HIGHEST_PITCH_HZ, LOWEST_PITCH_HZ, SPREAD_RATIO_LIMITS
+from chorister.shared.voice.profile import (
+    LOUD_PERCENTILE,
+    QUARTILES_TO_SIGMA,
+    SMALLEST_SPREAD,
+    SPEECH_RANGE,
+    SpeakerProfile,
+)
+
+_EDGE = (features.WINDOW_SAMPLES - HOP_SAMPLES) // 2
+_LATER = 1e9
+
+
+def add_log_mel(graph: Graph, samples: str) -> str:
+    """`features.log_mel`: value of shape (F * 160,) to (F, 80)."""
+    padded = graph("Pad", samples, graph.ints(_EDGE, _EDGE))
+    padded = graph("Unsqueeze", padded, graph.ints(0, 1))
+    basis = np.fft.rfft(np.eye(features.FFT_SAMPLES)[: features.WINDOW_SAMPLES], axis=1)
+    windowed = hann(features.WINDOW_SAMPLES).astype(np.float64)[:, None] * basis
+    kernel = np.concatenate([windowed.real, windowed.imag], axis=1).T[:, None]
+    spectrum = graph(
+        "Conv", padded, graph.constant(kernel.astype(np.float32)), strides=[HOP_SAMPLES]
+    )
+    real, imaginary = graph.several("Split", 2, spectrum, axis=1, num_outputs=2)
+    power = graph("Add", graph("Mul", real, real), graph("Mul", imaginary, imaginary))
+    magnitude = graph("Transpose", graph("Sqrt", power), perm=[0, 2, 1])
+    mel = graph("MatMul", magnitude, graph.constant(features.mel_filters()))
+    mel = graph("Log", graph("Max", mel, graph.number(features.MEL_FLOOR)))
+    return graph("Squeeze", mel, graph.ints(0))
+
+
+def add_mel_statistics(graph: Graph, log_mel: str) -> tuple[str, str]:
+    """`profile.speech_frames`, mean and spread: (F, 80) to two values of shape (80,)."""
+    level = graph("ReduceMean", log_mel, graph.ints(1), keepdims=0)
+    frames = graph("Shape", level)
+    ordered = _ascending(graph, level, frames)
+    loud = _percentile(graph, ordered, frames, LOUD_PERCENTILE)
+    speech = graph("Greater", level, graph("Sub", loud, graph.number(SPEECH_RANGE)))
+    weight = graph("Unsqueeze", graph.cast(speech, np.float32), graph.ints(1))
+    count = graph("ReduceSum", weight, keepdims=0)
+    mean = graph(
+        "Div", graph("ReduceSum", graph("Mul", log_mel, weight), graph.ints(0), keepdims=0), count
+    )
+    distance = graph("Mul", graph("Sub", log_mel, mean), weight)
+    power = graph("ReduceSumSquare", distance, graph.ints(0), keepdims=0)
+    return mean, graph("Sqrt", graph("Div", power, count))
+
+
+def add_pitch_statistics(graph: Graph, f0_hz: str, target: SpeakerProfile) -> str:
+    """Median and spread of log F0 as in `profile.profile_from`: (F,) to a value of shape (2,).
+
+    Where nothing is voiced, the target's own: its pitch is then left as it is.
+    """
+    voiced = graph("Greater", f0_hz, graph.number(0.0))
+    count = graph("ReduceSum", graph.cast(voiced, np.int64), graph.ints(0))
+    log_f0 = graph("Log", graph("Max", f0_hz, graph.number(1.0)))
+    # Unvoiced frames are ordered behind all others, and not read there.
+    ordered = _ascending(
+        graph, graph("Where", voiced, log_f0, graph.number(_LATER)), graph("Shape", f0_hz)
+    )
+    counted = graph("Max", count, graph.ints(1))
+    low, median, high = (_percentile(graph, ordered, counted, q) for q in (25.0, 50.0, 75.0))
+    spread = graph("Div", graph("Sub", high, low), graph.number(QUARTILES_TO_SIGMA))
+    spread = graph("Max", spread, graph.number(SMALLEST_SPREAD))
+    found = graph("Concat", median, spread, axis=0)
+    neutral = np.array([target.log_f0_median, target.log_f0_spread], np.float32)
+    some = graph("Greater", count, graph.ints(0))
+    return graph("Where", some, found, graph.constant(neutral))
+
+
+def add_given_or(graph: Graph, given: str, computed: str) -> str:
+    """An input's values, or the computed ones where the input was left at its default, NaN."""
+    return graph("Where", graph("IsNaN", given), computed, given)
+
+
+def add_moved_pitch(
+    graph: Graph, f0_hz: str, statistics: str, target: SpeakerProfile, pitch_st: str
+) -> str:
+    """`model.move_pitch` and a shift on top.
+
+    Args:
+        graph: changed in place.
+        f0_hz: value of shape (F,).
+        statistics: value of shape (2,), median and spread of the source's log F0.
+        target: whose range the pitch moves to.
+        pitch_st: value of shape (), semitones.
+    """
+    median = graph.part(statistics, 0, 1, 0)
+    spread = graph.part(statistics, 1, 2, 0)
+    low, high = SPREAD_RATIO_LIMITS
+    ratio = graph("Div", graph.number(target.log_f0_spread), spread)
+    ratio = graph("Clip", ratio, graph.number(low), graph.number(high))
+    height = graph("Log", graph("Max", f0_hz, graph.number(1.0)))
+    height = graph("Mul", graph("Sub", height, median), ratio)
+    shift = graph("Mul", pitch_st, graph.number(np.log(2.0) / 12.0))
+    centre = graph("Add", shift, graph.number(target.log_f0_median))
+    moved = graph("Exp", graph("Add", height, centre))
+    moved = graph("Clip", moved, graph.number(LOWEST_PITCH_HZ), graph.number(HIGHEST_PITCH_HZ))
+    voiced = graph("Greater", f0_hz, graph.number(0.0))
+    return graph("Where", voiced, moved, graph.number(0.0))
+
+
+def _ascending(graph: Graph, values: str, count: str) -> str:
+    return graph.several("TopK", 2, values, count, axis=0, largest=0)[0]
+
+
+def _percentile(graph: Graph, ordered: str, count: str, percent: float) -> str:
+    """numpy's 'linear' method over the first `count` (shape (1,)) of ordered values: shape (1,)."""
+    last = graph("Sub", count, graph.ints(1))
+    share = graph.constant(np.array(percent / 100.0))
+    place = graph("Mul", graph.cast(last, np.float64), share)
+    below = graph("Floor", place)
+    fraction = graph.cast(graph("Sub", place, below), np.float32)
+    index = graph.cast(below, np.int64)
+    lower = graph("Gather", ordered, index)
+    upper = graph("Gather", ordered, graph("Min", graph("Add", index, graph.ints(1)), last))
+    return graph("Add", lower, graph("Mul", graph("Sub", upper, lower), fraction))
