@@ -94,7 +94,10 @@ def _align_all(utterances: tuple[Utterance, ...], cache: Path) -> tuple[int, int
     from pocketsphinx import Decoder
     from rich.progress import track
 
-    decoder = Decoder(lm=None, loglevel="FATAL")
+    def fresh() -> Any:
+        return Decoder(lm=None, loglevel="FATAL")
+
+    decoder = fresh()
     done = skipped = without = 0
     for utterance in track(utterances, description="aligning", transient=True):
         if utterance.transcript is None:
@@ -102,7 +105,12 @@ def _align_all(utterances: tuple[Utterance, ...], cache: Path) -> tuple[int, int
             continue
         path = cache / cache_name(utterance, "phones")
         if not path.exists():
-            labels = align(decoder, prepare(utterance, cache).samples, utterance.transcript)
+            samples = prepare(utterance, cache).samples
+            labels = align(decoder, samples, utterance.transcript)
+            if labels is None:
+                # A decoder carries its cepstral mean along, and does not outlive every failure.
+                decoder = fresh()
+                labels = align(decoder, samples, utterance.transcript)
             if labels is None:
                 skipped += 1
                 continue
