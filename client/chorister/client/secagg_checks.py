@@ -73,7 +73,7 @@ class Acceptance:
             if not holds:
                 raise ProtocolViolation(
                     f"This device joins rounds {rule}.", str(found),
-                    "Ask the operator for other terms, or let the device's owner change its limits.",
+                    "Ask the operator for other terms, or the owner for other limits.",
                 )  # fmt: skip
 
 

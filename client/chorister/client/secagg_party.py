@@ -1,11 +1,13 @@
 """The device's side of the secure aggregation: a state machine without I/O (docs/protocol.md).
 
-    begin -> advertisement; share -> share bundle; mask -> masked input; confirm -> vote; reveal -> shares
+    begin -> advertisement; share -> share bundle; mask -> masked input; confirm -> vote; reveal ->
+    shares
 
-Each step may run in a process of its own: between two, the caller seals `to_state()` and puts it back
-with `Party.from_state`. A step that raises leaves the state as it was; after a `ProtocolViolation` the
-caller forgets the state, so the round is over on this device. Before it sends what `reveal` returned,
-the caller records on disk that this round was revealed, and never asks a second time.
+Each step may run in a process of its own: between two, the caller seals `to_state()` and puts it
+back with `Party.from_state`. A step that raises leaves the state as it was; after a
+`ProtocolViolation` the caller forgets the state, so the round is over on this device. Before it
+sends what `reveal` returned, the caller records on disk that this round was revealed, and never
+asks a second time.
 """
 
 from __future__ import annotations
@@ -240,7 +242,7 @@ class Party:
         _require(
             len(sharers) >= thresholds.min_survivors
             and len(present) + 1 >= thresholds.share_threshold,
-            f"{thresholds.min_survivors} devices and {thresholds.share_threshold - 1} neighbours share",
+            f"{thresholds.min_survivors} devices share, and enough of the chosen ones",
         )
         _require(
             senders <= sharers.indices and own not in senders,
@@ -283,8 +285,8 @@ class Party:
         """Sign the set of survivors that the server claims, if this device can stand for it.
 
         Raises:
-            ProtocolViolation: another view, without this device, too small, or with devices that this
-                one was told had not shared.
+            ProtocolViolation: another view, without this device, too small, or with devices that
+                this one was told had not shared.
         """
         self._expect("masked", "confirm survivors")
         peers, _ = self._known()
@@ -300,7 +302,8 @@ class Party:
         return SurvivorVote.sign(self.terms.sha256(), survivors, identity)
 
     def reveal(self, request: UnmaskRequest, identity: SigningKey) -> Reveal:
-        """Give one share for each neighbour: the seed's if it survived, the key's if it dropped out.
+        """Give one share for each neighbour: the seed's if it survived, the key's if it dropped
+        out.
 
         Raises:
             ProtocolViolation: too few signatures under the survivors that this device confirmed.
@@ -329,7 +332,7 @@ class Party:
         return reveal
 
     def to_state(self) -> bytes:
-        """Return everything a later process needs; it holds secrets, so seal it before it is stored."""
+        """Return what a later process needs; it holds secrets, so seal it before it is stored."""
         secrets, peers = self._secrets, self._peers
         plain: dict[str, Any] = {
             "phase": self.phase,
@@ -433,7 +436,7 @@ class Party:
                 vote.check(digest, survivors, VerifyKey(peers.identities[index]))
             except BadSignature:
                 raise ProtocolViolation(
-                    "Every vote is a survivor's signature under the set that this device confirmed.",
+                    "Every vote is a signature under the set that this device confirmed.",
                     "a signature under something else",
                     "The server showed different sets to different devices; the round ends here.",
                 ) from None

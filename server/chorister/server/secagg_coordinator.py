@@ -1,10 +1,12 @@
 """The server's side of the secure aggregation: a state machine without I/O (docs/protocol.md).
 
-    advertised -> rosters; shared -> inboxes; masked -> survivors; confirmed -> requests; revealed -> sum
+    advertised -> rosters; shared -> inboxes; masked -> survivors; confirmed -> requests; revealed
+    -> sum
 
 Each step takes the answers that arrived, as bytes by the transport's name for the peer, and returns
-what to send next, by the same names. A peer that did not answer, or answered with anything but a valid
-message, has dropped out; `refused` says who and why. A step that cannot go on raises `RoundAborted`.
+what to send next, by the same names. A peer that did not answer, or answered with anything but a
+valid message, has dropped out; `refused` says who and why. A step that cannot go on raises
+`RoundAborted`.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ def unmask(total: MaskedSum, shares: RevealedShares, view: bytes) -> NDArray[np.
 def _pairwise(
     owner: int, key: AgreementKey, shares: RevealedShares, view: bytes
 ) -> Iterator[tuple[bytes, bool]]:
-    """Yield the seeds of a drop-out's masks, and whether the survivor had added or subtracted it."""
+    """Yield each seed of a drop-out's masks, and whether the survivor had added its mask."""
     binding = Binding(shares.terms.sha256(), view)
     everyone = shares.roster.advertisements
     for peer in sorted(shares.neighbours(owner)):

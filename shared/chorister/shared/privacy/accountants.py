@@ -1,8 +1,8 @@
 """From Renyi divergence to epsilon, in two independent ways.
 
-Concentrated differential privacy with parameter rho bounds the Renyi divergence of order a by a rho.
-`epsilon_of_rho` minimises the conversion over real orders itself; `epsilon_by_library` hands the same
-rho to dp-accounting, which uses a grid of orders of its own.
+Concentrated differential privacy with parameter rho bounds the divergence of order a by a rho.
+`epsilon_of_rho` minimises the conversion over real orders itself; `epsilon_by_library` hands the
+same rho to dp-accounting, which minimises over a grid of orders.
 """
 
 from __future__ import annotations
@@ -57,5 +57,5 @@ def epsilon_by_library(rho: float, delta: float) -> float:
     return float(accountant.get_epsilon(delta))
 
 
-# dp-accounting's default stops at 1024; a large noise multiplier needs larger orders, a small one finer.
+# dp-accounting's default stops at 1024: much noise needs larger orders, little needs finer ones.
 _ORDERS = tuple(1 + 10 ** (step / 20) for step in range(-60, 121))

@@ -1,9 +1,9 @@
 """Exact samples of the discrete Gaussian, in integer arithmetic on a cryptographic generator.
 
-The mass at x is proportional to exp(-x**2 / (2 variance)). No floating-point number takes part, so the
-attack on naive Gaussian noise (Mironov 2012) has nothing to hold on to. Source: Canonne, Kamath,
-Steinke 2020, algorithms 1 to 3; here they run on whole arrays, and every accepted element has taken
-the same decisions as in the scalar form.
+The mass at x is proportional to exp(-x**2 / (2 variance)). No floating-point number takes part, so
+the attack on naive Gaussian noise (Mironov 2012) has nothing to hold on to. Source: Canonne,
+Kamath, Steinke 2020, algorithms 1 to 3; here they run on whole arrays, and every accepted element
+has taken the same decisions as in the scalar form.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from chorister.shared.randomness import Randomness
 MAX_VARIANCE = 2**26
 """Up to here every product below fits into 64 bits."""
 _FARTHEST = 2**32
-"""A candidate x with x t beyond it is 63 standard deviations out: kept with chance below e**-1900."""
+"""A candidate x with x t beyond it is 63 deviations out: kept with chance below e**-1900."""
 
 Words = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
@@ -66,7 +66,7 @@ def _candidates(variance: int, n: int, randomness: Randomness) -> NDArray[np.int
 
 
 def _laplace_size(t: int, n: int, randomness: Randomness) -> Words:
-    """Return |x| for candidates x of a discrete Laplace of scale t (algorithm 2, without the sign)."""
+    """Return |x| for candidates x of a discrete Laplace of scale t (algorithm 2, but for signs)."""
     offset = _below(t, n, randomness)
     offset = offset[_bernoulli_exp(offset, t, randomness)]
     whole = np.zeros(len(offset), dtype=np.uint64)
@@ -79,7 +79,7 @@ def _laplace_size(t: int, n: int, randomness: Randomness) -> Words:
 
 
 def _bernoulli_exp(numerator: Words, denominator: int, randomness: Randomness) -> Mask:
-    """Return for each element whether it won with chance exp(-numerator / denominator) (algorithm 1)."""
+    """Return which elements won, with chance exp(-numerator / denominator) (algorithm 1)."""
     bound = np.uint64(denominator)
     wins = np.zeros(len(numerator), dtype=np.bool_)
     running, whole = np.arange(len(numerator)), numerator // bound

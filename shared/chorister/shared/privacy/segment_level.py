@@ -1,10 +1,10 @@
 """Segment-level differential privacy of DP-SGD on a device, by two accountants of dp-accounting.
 
 The unit is one training segment; two data sets are neighbours if one has a segment that the other
-lacks. Each step takes every segment with the same secret chance (Poisson sampling) and adds Gaussian
-noise to the sum of clipped gradients. The Renyi accountant bounds the moments (Mironov 2017); the
-privacy-loss-distribution accountant convolves discretised losses (Koskela et al. 2020), pessimistically.
-The larger figure is the one that is enforced.
+lacks. Each step takes every segment with the same secret chance (Poisson sampling) and adds
+Gaussian noise to the sum of clipped gradients. The Renyi accountant bounds the moments (Mironov
+2017); the accountant of privacy loss distributions convolves discretised losses (Koskela et al.
+2020). The larger figure is the one that is enforced.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import dp_accounting
 from dp_accounting import pld, rdp
 
 from chorister.shared.privacy.budget import Epsilon, PrivacyEvent
+from chorister.shared.privacy.charges import SEGMENT_MECHANISM
 from chorister.shared.privacy.events import PrivacyFigure
 
-MECHANISM = "gaussian"
 UNIT = "one segment"
 RELATION = "one training segment added or removed"
 
@@ -36,7 +36,7 @@ def segment_figure(events: Sequence[PrivacyEvent], delta: float) -> PrivacyFigur
         events: of the mechanism here; any other makes the figure infinite.
         delta: in (0, 1).
     """
-    if any(e.mechanism != MECHANISM for e in events):
+    if any(e.mechanism != SEGMENT_MECHANISM for e in events):
         figures = {"RDP": math.inf, "PLD": math.inf}
     else:
         # Events of one kind compose as one: accountants are slow per event, not per step.

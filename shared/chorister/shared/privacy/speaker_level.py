@@ -19,20 +19,13 @@ from functools import lru_cache
 
 from chorister.shared.privacy.accountants import epsilon_by_library, epsilon_of_rho
 from chorister.shared.privacy.budget import Epsilon, PrivacyEvent
+from chorister.shared.privacy.charges import SPEAKER_MECHANISM
 from chorister.shared.privacy.events import PrivacyFigure
-from chorister.shared.secagg.terms import LEAST_VARIANCE, MAX_COHORT, MAX_DIMENSION, RoundTerms
+from chorister.shared.secagg.terms import LEAST_VARIANCE, MAX_COHORT, MAX_DIMENSION
 from chorister.shared.secagg.thresholds import SECURITY_BITS
 
-MECHANISM = "distributed discrete gaussian"
 UNIT = "one speaker"
 RELATION = "one speaker's contribution to a round replaced by zero, participation public"
-
-
-def speaker_event(terms: RoundTerms) -> PrivacyEvent | None:
-    """Return what a round costs every speaker in it; None if its terms add no noise."""
-    if not terms.private:
-        return None
-    return PrivacyEvent(MECHANISM, terms.noise_multiplier, 1.0, 1)
 
 
 def speaker_accountant(delta: float) -> Epsilon:
@@ -47,7 +40,7 @@ def speaker_figure(events: Sequence[PrivacyEvent], delta: float) -> PrivacyFigur
         events: of the mechanism here; any other makes the figure infinite.
         delta: in (0, 1); 2**-40 of it is set aside for each round's choice of neighbours.
     """
-    known = all(e.mechanism == MECHANISM and e.sample_rate == 1.0 for e in events)
+    known = all(e.mechanism == SPEAKER_MECHANISM and e.sample_rate == 1.0 for e in events)
     squares = sum(e.steps / e.noise_multiplier**2 for e in events)
     steps = sum(e.steps for e in events)
     rest = delta - steps * 2.0**-SECURITY_BITS

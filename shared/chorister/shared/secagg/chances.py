@@ -17,7 +17,7 @@ def _log_factorials() -> NDArray[np.float64]:
 
 
 def log_choose(n: int, m: int) -> float:
-    """Return the natural logarithm of the binomial coefficient; -inf where it is 0. n below 8192."""
+    """Return the logarithm of the binomial coefficient, -inf where it is 0; n below 8192."""
     if m < 0 or m > n:
         return -math.inf
     table = _log_factorials()

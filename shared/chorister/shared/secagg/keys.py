@@ -1,7 +1,7 @@
 """Key agreement and encryption between two devices of a round (docs/protocol.md, section 5).
 
-X25519 (RFC 7748), HKDF-SHA-256 (RFC 5869) and AES-256-GCM come from `cryptography`; this module only
-says what is bound to what.
+X25519 (RFC 7748), HKDF-SHA-256 (RFC 5869) and AES-256-GCM come from `cryptography`; this module
+only says what is bound to what.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def open_sealed(key: bytes, sealed: bytes) -> bytes:
 
 
 def commit_seed(terms: bytes, device: bytes, seed: bytes) -> bytes:
-    """Return the commitment to a self-mask seed, 32 bytes; the seed is uniform, so it stays hidden."""
+    """Return the commitment to a self-mask seed, 32 bytes; a uniform seed stays hidden."""
     return hashlib.sha256(b"chorister/1 seed commitment\x00" + terms + device + seed).digest()
 
 

@@ -54,7 +54,7 @@ class Members:
         """
         if type(data) is not bytes or len(data) > MAX_COHORT // 8 or data.endswith(b"\x00"):
             raise BadMessage(
-                f"A set of devices is a bit map of at most {MAX_COHORT // 8} bytes, none of them spare.",
+                f"A set of devices is a bit map of at most {MAX_COHORT // 8} bytes, none spare.",
                 "something else",
                 "Drop the message.",
             )

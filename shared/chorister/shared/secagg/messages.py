@@ -17,13 +17,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from chorister.shared import codec
-from chorister.shared.errors import BadMessage, BadSignature
+from chorister.shared.errors import BadMessage
 from chorister.shared.secagg.members import Members
 from chorister.shared.secagg.packing import pack, unpack
-from chorister.shared.secagg.terms import MAX_COHORT, RoundTerms
+from chorister.shared.secagg.terms import MAX_COHORT
 from chorister.shared.signing import Certificate, SigningKey, VerifyKey
 from chorister.shared.types import MaskedDelta
 
@@ -106,8 +107,8 @@ class Advertisement:
         """Return plain data for the codec."""
         c = self.certificate
         return [
-            c.device_key.raw, c.federation, c.not_after_s, c.signature, self.terms, self.sealing_key,
-            self.masking_key, self.seed_commitment, self.signature,
+            c.device_key.raw, c.federation, c.not_after_s, c.signature, self.terms,
+            self.sealing_key, self.masking_key, self.seed_commitment, self.signature,
         ]  # fmt: skip
 
     @classmethod
@@ -189,7 +190,7 @@ def _decode_roster(data: bytes) -> Roster:
     _expect(isinstance(entries, list) and 2 <= len(entries) <= MAX_COHORT, "2 to 4096 devices")
     roster = Roster(terms, tuple(Advertisement.from_plain(entry) for entry in entries))
     ids = [a.device_id for a in roster.advertisements]
-    _expect(all(a < b for a, b in zip(ids, ids[1:], strict=False)), "device ids in ascending order")
+    _expect(all(a < b for a, b in pairwise(ids)), "device ids in ascending order")
     return roster
 
 
@@ -501,22 +502,24 @@ class Reveal:
         _expect_ascending(unreadable)
         _expect(_is_bytes(signature, SIGNATURE_BYTES), "a signature of 64 bytes")
         return cls(
-            tuple((i, s) for i, s in seeds), tuple((i, s) for i, s in keys), tuple(unreadable), signature
+            tuple((i, s) for i, s in seeds), tuple((i, s) for i, s in keys), tuple(unreadable),
+            signature
         )  # fmt: skip
 
 
 def view_digest(terms: bytes, roster: bytes, sharers: Members) -> bytes:
     """Return the digest of what a device was told before it masked, 32 bytes.
 
-    Pairwise masks are derived from it: devices that were told different sharers have masks that never
-    cancel (docs/protocol.md, section 6).
+    Pairwise masks are derived from it: devices that were told different sharers have masks that
+    never cancel (docs/protocol.md, section 6).
     """
     body = codec.encode([terms, roster, sharers.to_bytes()])
     return hashlib.sha256(b"chorister/1 view\x00" + body).digest()
 
 
 def verify(device: VerifyKey, label: str, payload: bytes, signature: bytes) -> None:
-    """Return if the signature verifies; one that verified once in this process is not checked again.
+    """Return if the signature verifies; one that verified once in this process is not checked
+    again.
 
     Raises:
         BadSignature: it does not verify.
@@ -566,7 +569,7 @@ def _expect(holds: bool, rule: str) -> None:
 
 
 def _expect_ascending(indices: list[int]) -> None:
-    _expect(all(a < b for a, b in zip(indices, indices[1:], strict=False)), "ascending order")
+    _expect(all(a < b for a, b in pairwise(indices)), "ascending order")
 
 
 def _is_bytes(value: Any, length: int) -> bool:
@@ -575,10 +578,3 @@ def _is_bytes(value: Any, length: int) -> bool:
 
 def _is_index(value: Any) -> bool:
     return type(value) is int and 0 <= value < MAX_COHORT
-
-
-__all__ = [
-    "Advertisement", "BadSignature", "Inbox", "MaskedInput", "Reveal", "Roster", "RoundTerms", "SealedShares",
-    "ShareBundle", "SurvivorVote", "Survivors", "UnmaskRequest", "verify", "verify_certificate",
-    "view_digest",
-]  # fmt: skip

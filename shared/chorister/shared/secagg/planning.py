@@ -120,8 +120,8 @@ def plan_terms(
         dimension: d.
         modulus_bits: 16 to 32.
         clip_norm: L2 bound of a delta.
-        noise_multiplier: standard deviation of min_honest devices' noise over the sensitivity; 0 for
-            none.
+        noise_multiplier: standard deviation of min_honest devices' noise over the sensitivity; 0
+            for none.
         adapter: digest of the shared adapter, 64 hexadecimal digits.
         simulated: whether all randomness is a simulation's.
 

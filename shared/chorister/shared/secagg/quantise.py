@@ -85,7 +85,7 @@ def check_norm(aggregate: Aggregate, terms: RoundTerms) -> None:
     norm = float(np.linalg.norm(aggregate.values.astype(np.float64)))
     if norm > bound:
         raise RoundAborted(
-            f"The sum of {n} clipped deltas and their noise has a norm of at most {bound:.4g} steps.",
+            f"The sum of {n} clipped and noised deltas has a norm of at most {bound:.4g} steps.",
             f"{norm:.4g}",
             "Keep the old adapter; a device sent values that were not clipped.",
         )

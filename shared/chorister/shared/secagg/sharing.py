@@ -1,7 +1,7 @@
 """Shamir's secret sharing over a prime field larger than 2**256 (Shamir 1979).
 
-The share of holder i is the value at x = i + 1 of a random polynomial of degree t - 1 whose constant
-term is the secret.
+The share of holder i is the value at x = i + 1 of a random polynomial of degree t - 1 whose
+constant term is the secret.
 """
 
 from __future__ import annotations

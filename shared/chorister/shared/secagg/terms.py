@@ -37,14 +37,16 @@ class RoundTerms:
         cohort: how many devices were invited.
         gamma: assumed fraction of the cohort that is corrupt, in [0, 1/3).
         dropout: assumed fraction that drops out over all stages, in [0, 1/2].
-        min_honest: smallest number of honest devices that a released sum covers; noise is sized for it.
+        min_honest: smallest number of honest devices that a released sum covers; noise is sized for
+            it.
         dimension: d, values in a delta.
         modulus_bits: the sum is taken modulo 2**modulus_bits, 16 to 32.
         clip_norm: L2 bound of a delta before quantisation.
         scale: integer steps per unit of the delta.
-        noise_multiplier: standard deviation of min_honest devices' noise over the L2 sensitivity after
-            rounding; 0 for a run without speaker-level privacy.
-        client_variance: variance parameter of every device's discrete Gaussian noise, in steps squared.
+        noise_multiplier: standard deviation of min_honest devices' noise over the L2 sensitivity
+            after rounding; 0 for a run without speaker-level privacy.
+        client_variance: variance parameter of every device's discrete Gaussian noise, in steps
+            squared.
         adapter: digest of the shared adapter that the round starts from, 64 hexadecimal digits.
         simulated: True only where keys, masks and noise come from a keyed generator.
     """
@@ -146,22 +148,23 @@ class RoundTerms:
         return math.sqrt(self.norm_bound)
 
     def enough_noise(self) -> bool:
-        """Return whether min_honest shares together have the standard deviation that the terms state."""
+        """Return whether min_honest shares together are as much noise as the terms state."""
         stated = self.noise_multiplier**2 * self.norm_bound
         return self.client_variance * self.min_honest >= stated * (1 - 1e-12)
 
     def noise_tail(self) -> float:
-        """Return a bound in steps that the noise of the whole cohort exceeds with probability 2**-40.
+        """Return a bound in steps that the noise of the whole cohort exceeds with probability
+        2**-40.
 
-        A discrete Gaussian is sub-Gaussian with its own variance parameter (Canonne, Kamath, Steinke
-        2020, fact 18), so a sum of n in d coordinates stays below
+        A discrete Gaussian is sub-Gaussian with its own variance parameter (Canonne, Kamath,
+        Steinke 2020, fact 18), so a sum of n in d coordinates stays below
         sqrt(2 n variance ln(2 d 2**40)).
         """
         exponent = math.log(2 * self.dimension) + WRAP_BITS * math.log(2)
         return math.sqrt(2 * self.cohort * self.client_variance * exponent)
 
     def fits_modulus(self) -> bool:
-        """Return whether signal, always, and noise, but once in 2**40 rounds, stay inside the modulus."""
+        """Return whether the sum stays inside the modulus, but for once in 2**40 rounds."""
         signal = self.cohort * math.sqrt(self.norm_bound)
         return signal + self.noise_tail() < 2.0 ** (self.modulus_bits - 1)
 
@@ -197,7 +200,7 @@ class RoundTerms:
             raise BadMessage(e.rule, e.found, "Leave the round.") from None
 
     def sha256(self) -> bytes:
-        """Return the SHA-256 of the canonical bytes, 32 bytes: every key of the round is bound to it."""
+        """Return the SHA-256 of the canonical bytes, 32 bytes; every key is bound to it."""
         return hashlib.sha256(self.to_bytes()).digest()
 
     def digest(self) -> str:

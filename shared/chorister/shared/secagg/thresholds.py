@@ -1,7 +1,8 @@
 """From cohort, corruption and drop-outs to neighbours and thresholds (docs/protocol.md, section 4).
 
-Nothing here is typed in by an operator: every device derives the same numbers from the terms and the
-size of the roster. Source: Bonawitz et al. 2017, section 6.2; Bell et al. 2020, sections 3.5 and 4.
+Nothing here is typed in by an operator: every device derives the same numbers from the terms and
+the size of the roster. Source: Bonawitz et al. 2017, section 6.2; Bell et al. 2020, sections 3.5
+and 4.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ class Thresholds:
         too_few = binomial_cdf(n, 1 - dropout, needed - 1)
         if self.complete:
             return too_few
-        # A secret is lost if fewer than t of its k holders stay; union bound over all secrets, given
-        # as few devices as a round that does not abort may keep.
+        # A secret is lost if fewer than t of its k holders stay; union bound over all secrets,
+        # given as few devices as a round that does not abort may keep.
         stay = range(needed, n + 1)
         lost = 0.0
         for alive in stay:
@@ -89,8 +90,8 @@ def derive(roster: int, cohort: int, gamma: float, dropout: float, min_honest: i
     Args:
         roster: n, devices that advertised keys.
         cohort: devices invited, at least n.
-        gamma: assumed corrupt fraction of the cohort, in [0, 1/3). All of the corrupt devices count,
-            however few of the honest ones came.
+        gamma: assumed corrupt fraction of the cohort, in [0, 1/3). All of the corrupt devices
+            count, however few of the honest ones came.
         dropout: assumed drop-out fraction, in [0, 1/2].
         min_honest: honest devices that every released sum must cover.
 
@@ -101,12 +102,12 @@ def derive(roster: int, cohort: int, gamma: float, dropout: float, min_honest: i
     quorum = (roster + corrupt) // 2 + 1
     best = _sparse(roster, corrupt, dropout, min_honest, quorum)
     if best is None or 4 * best.neighbours > roster:
-        # A device that chooses k is chosen by k more: the complete graph costs at most twice as much
-        # there, and is safe without any chance.
+        # A device that chooses k is chosen by k more: the complete graph costs at most twice as
+        # much there, and is safe without any chance.
         best = _complete(roster, corrupt, min_honest, quorum)
     if best.min_survivors > roster or best.share_threshold > roster:
         raise RoundAborted(
-            f"A round with {corrupt} devices assumed corrupt and min_honest {min_honest} needs at least "
+            f"With {corrupt} devices assumed corrupt and min_honest {min_honest}, a round needs "
             f"{max(best.min_survivors, best.share_threshold)} devices.",
             f"{roster}",
             "Wait for more devices, or plan the run for a smaller cohort.",
@@ -120,7 +121,7 @@ def corrupt_devices(cohort: int, gamma: float) -> int:
 
 
 def quantile_survivors(n: int, dropout: float) -> int:
-    """Return the most survivors that a round may require and abort at most once in a hundred times."""
+    """Return the most survivors that a round may require and abort once in a hundred times."""
     m = n
     while m > 1 and binomial_cdf(n, 1 - dropout, m - 1) > ABORT_TARGET:
         m -= 1
@@ -135,7 +136,7 @@ def _complete(n: int, c: int, min_honest: int, quorum: int) -> Thresholds:
 
 
 def _sparse(n: int, c: int, dropout: float, min_honest: int, quorum: int) -> Thresholds | None:
-    """Return the thresholds of the sparsest graph that is safe, or None if only the complete one is."""
+    """Return the thresholds of the sparsest safe graph, or None if only the complete one is."""
     low, high = 8, 8
     while high < n - 1 and _fit(n, c, dropout, min_honest, quorum, high) is None:
         low, high = high + 1, high * 2
@@ -184,7 +185,8 @@ def _fit(n: int, c: int, dropout: float, min_honest: int, quorum: int, k: int) -
 def _log_small_part(n: int, c: int, k: int, t: int) -> float:
     """Bound the probability that some part of at most half of the honest devices keeps to itself.
 
-    Each member of such a part has t - 1 of its k chosen neighbours in the part or among the corrupt.
+    Each member of such a part has t - 1 of its k chosen neighbours in the part or among the
+    corrupt.
     """
     honest = n - c
     terms = []
