@@ -102,6 +102,25 @@ def stream_recording(path: str | Path, *, max_s: float = np.inf) -> Iterator[Flo
         )
 
 
+def probe_recording(path: str | Path, *, max_s: float = MAX_S) -> float:
+    """Check what can be known of a recording without decoding it.
+
+    Args:
+        path: as in `load_recording`.
+        max_s: as in `load_recording`.
+
+    Returns:
+        its duration in seconds by its header (an estimate for mp3).
+
+    Raises:
+        BadAudio: the header alone shows that `load_recording` would refuse the file.
+    """
+    path = Path(path)
+    declared_s = _declared_s(_header(path))
+    _check_length(path, declared_s, max_s)
+    return declared_s
+
+
 def save_recording(path: str | Path, samples: FloatArray, *, overwrite: bool = False) -> None:
     """Write mono speech at 16 kHz as a 16-bit wav, whole or not at all.
 
