@@ -23,15 +23,16 @@ from chorister.simulations.ge2e import Ge2e, find_ge2e_weights
 from chorister.simulations.judges import CosineJudge, Judge, MixtureJudge
 from chorister.simulations.phones import PhoneRecogniser
 from chorister.simulations.trials import Pair, Voice
-from chorister.simulations.vocoder_copy import copy_by_vocoder
+from chorister.simulations.vocoder_copy import copy_by_vocoder, match_statistics
 
 REAL = "real target"
 SOURCE = "source, unconverted"
 VOCODER = "vocoder copy"
 OWN_VOICE = "own-voice copy"
+MATCHED = "F0 and spectrum matched"
 ZERO_SHOT = "zero-shot"
 PERSONAL = "personalised"
-SYSTEMS = (REAL, SOURCE, VOCODER, OWN_VOICE, ZERO_SHOT, PERSONAL)
+SYSTEMS = (REAL, SOURCE, VOCODER, OWN_VOICE, MATCHED, ZERO_SHOT, PERSONAL)
 
 
 class Evaluation:
@@ -128,19 +129,20 @@ class Evaluation:
         name = f"{self.voices[pair.source].name}-to-{self.voices[pair.target].name}"
         self._judge(SOURCE, test.samples, pair.target, pair.source)
         self._save(f"{name}-source", test.samples)
-        models = {ZERO_SHOT: self.model} | ({PERSONAL: adapted} if adapted else {})
-        for system, model in models.items():
-            features: list[FeatureSequence] = []
+        converters: dict[str, Callable[..., FloatArray]] = {
+            MATCHED: match_statistics,
+            ZERO_SHOT: self.model.convert,
+        }
+        if adapted is not None:
+            converters[PERSONAL] = adapted.convert
+        wanted_hz = move_pitch(extract_features(test).f0_hz, source, target)
+        for system, converter in converters.items():
 
-            def convert(
-                model: VoiceModel = model, features: list[FeatureSequence] = features
-            ) -> FloatArray:
-                features.append(extract_features(test))
-                return model.convert(features[0], source, target)
+            def convert(converter: Callable[..., FloatArray] = converter) -> FloatArray:
+                return converter(extract_features(test), source, target)
 
             samples = self._timed(system, pair.target, test, convert)
             self._judge(system, samples, pair.target, pair.source)
-            wanted_hz = move_pitch(features[0].f0_hz, source, target)
             self._follow_pitch(system, samples, pair.target, wanted_hz)
             self._hear(system, samples, pair.target, (pair.source, pair.test))
             self._save(f"{name}-{system}", samples)

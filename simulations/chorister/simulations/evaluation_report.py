@@ -80,6 +80,8 @@ def _table(systems: dict[str, Any], columns: dict[str, str]) -> list[str]:
         "|---" * (1 + len(present)) + "|",
     ]
     for system, row in systems.items():
+        if not any(measure in row for measure in present):
+            continue
         cells = [_cell(row.get(measure)) for measure in present]
         lines.append(f"| {system} | " + " | ".join(cells) + " |")
     return lines

@@ -1,17 +1,22 @@
-"""The best copy that the vocoder alone can make: what no decoder in front of it can beat by much.
+"""What the vocoder alone can do: a copy, and a conversion without any learning.
 
-The vocoder has no parameters. Its two envelopes are fitted to one recording by gradient descent on
-the model's own reconstruction loss, starting from the recording's log-mel.
+The vocoder has no parameters. For the copy its two envelopes are fitted to one recording by
+gradient descent on the model's own reconstruction loss, starting from the recording's log-mel: no
+decoder in front of it can beat that by much. The conversion matches F0 and the log-mel's statistics
+to the target's, as voice changers did before there were voice models: what a model has to beat.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from chorister.shared.types import FeatureSequence, FloatArray
 from chorister.shared.voice.frames import HOP_SAMPLES
 from chorister.shared.voice.losses import reconstruction_loss
+from chorister.shared.voice.model import move_pitch
+from chorister.shared.voice.profile import SpeakerProfile
 from chorister.shared.voice.vocoder import Vocoder
 
 STEPS = 60
@@ -20,6 +25,36 @@ _RATE = 0.15
 # sum of its squares (150), which is the mean of a Rayleigh distribution.
 _SOURCE_LOG = float(np.log(np.sqrt(np.pi / 4.0 * 150.0)))
 _START_BELOW = 1.5
+
+
+def _envelopes(log_mel: FloatArray, f0_hz: FloatArray) -> tuple[Tensor, Tensor]:
+    """Envelopes (1, F, 80) of pulses and noise that roughly give this log-mel."""
+    harmonic = torch.from_numpy(log_mel[None]) - _SOURCE_LOG
+    voiced = torch.from_numpy(f0_hz > 0)[None, :, None]
+    return harmonic, torch.where(voiced, harmonic - _START_BELOW, harmonic)
+
+
+def match_statistics(
+    features: FeatureSequence, source: SpeakerProfile, target: SpeakerProfile
+) -> FloatArray:
+    """Convert by moving F0 and, in every mel band, mean and spread to the target's.
+
+    Args:
+        features: of the source's speech, F frames.
+        source: the source speaker's enrolment.
+        target: the target speaker's enrolment.
+
+    Returns:
+        shape (F * 160,), float32, 16 kHz; the same for the same input.
+    """
+    f0_hz = move_pitch(features.f0_hz, source, target)
+    height = (features.log_mel - source.mel_mean) / source.mel_std
+    harmonic, noise = _envelopes(height * target.mel_std + target.mel_mean, f0_hz)
+    generator = torch.Generator().manual_seed(0)
+    hiss = torch.randn((1, len(f0_hz) * HOP_SAMPLES), generator=generator)
+    with torch.inference_mode():
+        converted = Vocoder()(harmonic, noise, torch.from_numpy(f0_hz[None]), hiss)[0]
+    return np.asarray(converted.numpy(), np.float32)
 
 
 def copy_by_vocoder(
@@ -39,10 +74,9 @@ def copy_by_vocoder(
     length = len(features.f0_hz) * HOP_SAMPLES
     wanted = torch.from_numpy(samples[None, :length])
     f0_hz = torch.from_numpy(features.f0_hz[None])
-    start = torch.from_numpy(features.log_mel[None]) - _SOURCE_LOG
-    voiced = (f0_hz > 0)[..., None]
-    harmonic = start.clone().requires_grad_()
-    noise = torch.where(voiced, start - _START_BELOW, start).requires_grad_()
+    harmonic, noise = _envelopes(features.log_mel, features.f0_hz)
+    harmonic.requires_grad_()
+    noise.requires_grad_()
     optimiser = torch.optim.Adam([harmonic, noise], _RATE)
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):

@@ -16,6 +16,7 @@ from chorister.shared.voice.base import save_base
 from chorister.shared.voice.features import extract_features, log_mel
 from chorister.shared.voice.metrics import log_spectral_distance_db
 from chorister.shared.voice.model import ModelSettings, VoiceModel
+from chorister.shared.voice.profile import profile_from
 from chorister.shared.voice.speaker import load_speaker_encoder
 from chorister.shared.voice.vocoder import Vocoder
 from chorister.simulations import evaluate
@@ -26,7 +27,7 @@ from chorister.simulations.trials import (
     list_by_speaker,
     read_speaker_list,
 )
-from chorister.simulations.vocoder_copy import copy_by_vocoder
+from chorister.simulations.vocoder_copy import copy_by_vocoder, match_statistics
 
 TINY = ModelSettings(
     content=8, encoder_width=16, encoder_blocks=1, decoder_width=16, decoder_blocks=1
@@ -186,6 +187,17 @@ def test_the_vocoder_copy_comes_close() -> None:
     assert distances[1] < 3.5
 
 
+def test_matching_statistics_reaches_the_targets() -> None:
+    recordings = [[Recording(_speech(voice, s), "r") for s in range(3)] for voice in (0, 2)]
+    encoder = load_speaker_encoder()
+    source, target = (profile_from(one, encoder) for one in recordings)
+    converted = match_statistics(extract_features(recordings[0][0]), source, target)
+    found = profile_from([Recording(converted, "r")], encoder)
+    assert found.log_f0_median == pytest.approx(target.log_f0_median, abs=0.06)
+    before = np.abs(source.mel_mean - target.mel_mean).mean()
+    assert np.abs(found.mel_mean - target.mel_mean).mean() < 0.6 * before
+
+
 def test_a_whole_run(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     weights = tmp_path / "base.safetensors"
@@ -213,4 +225,4 @@ def test_a_whole_run(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "personalised" not in systems
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert "voice-1-to-voice-0-zero-shot.wav" in written
-    assert len(written) == 2 + 2 * 2
+    assert len(written) == 2 + 2 * 3
