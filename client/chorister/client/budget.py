@@ -62,6 +62,10 @@ class DeviceBudget:
         """Give it back if nothing left the device; False if it stays charged."""
         return self._file.release(round_id)
 
+    def covers_speaker(self, event: PrivacyEvent) -> bool:
+        """Return whether the speaker's limit covers one more event; nothing is booked."""
+        return self._file.covers("speaker", event)
+
     def epsilon_segment(self) -> float:
         """Return the segment unit's epsilon so far, reserved rounds included."""
         return self._file.epsilon("segment")

@@ -46,7 +46,8 @@ class RoundStore:
         mark = self._mark(round_id, "begun")
         if mark.exists():
             raise ProtocolViolation(
-                "A device takes part in a round once.", "a second invitation to the same round",
+                "A device takes part in a round once.",
+                "a second invitation to the same round",
                 "The server must give each round a new id.",
             )
         for old in self.folder.glob("*.sealed"):
@@ -74,19 +75,22 @@ class RoundStore:
             stage, _, sealed = self._sealed(round_id).read_bytes().partition(b"\n")
         except FileNotFoundError:
             raise ProtocolViolation(
-                "A device answers for rounds that it has secrets for.", "none for this round",
+                "A device answers for rounds that it has secrets for.",
+                "none for this round",
                 "The round goes on without this device.",
             ) from None
         if stage != after.encode():
             raise ProtocolViolation(
-                f"This exchange follows '{after}'.", f"'{stage.decode(errors='replace')[:20]}' came last",
+                f"This exchange follows '{after}'.",
+                f"'{stage.decode(errors='replace')[:20]}' came last",
                 "The round goes on without this device.",
             )
         try:
             return AESGCM(self.key).decrypt(sealed[:12], sealed[12:], _bound(round_id, after))
         except (InvalidTag, ValueError):
             raise ProtocolViolation(
-                "A round's sealed state opens with this device's key.", "one that does not",
+                "A round's sealed state opens with this device's key.",
+                "one that does not",
                 "The round goes on without this device.",
             ) from None
 

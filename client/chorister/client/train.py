@@ -20,9 +20,10 @@ from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
-from chorister.client.consent import Permit, Purpose
+from chorister.client.consent import Permit
 from chorister.shared.errors import BadSettings
 from chorister.shared.privacy.budget import PrivacyEvent
+from chorister.shared.privacy.charges import segment_event
 from chorister.shared.randomness import Randomness
 from chorister.shared.settings import SegmentPrivacy, TrainingTask
 from chorister.shared.types import Adapter, AdapterDelta, Recording
@@ -52,7 +53,7 @@ class TrainingMaterial:
 def planned_event(
     task: TrainingTask, privacy: SegmentPrivacy | None, segments: int
 ) -> PrivacyEvent | None:
-    """Return what training will cost the segments, before it starts.
+    """Return what training will cost the segments, before it starts; None if there is no noise.
 
     Args:
         task: steps and batch size.
@@ -61,11 +62,8 @@ def planned_event(
     """
     if privacy is None:
         return None
-    return PrivacyEvent(
-        mechanism="gaussian",
-        noise_multiplier=privacy.noise_multiplier,
-        sample_rate=sampling_probability(task, segments),
-        steps=task.local_steps,
+    return segment_event(
+        privacy.noise_multiplier, sampling_probability(task, segments), task.local_steps
     )
 
 
@@ -82,6 +80,7 @@ def train_shared_adapter(
     task: TrainingTask,
     privacy: SegmentPrivacy | None,
     permit: Permit,
+    now_s: int,
     randomness: Randomness,
 ) -> AdapterDelta:
     """Return what `task.local_steps` of (DP-)SGD change in the shared adapter.
@@ -94,13 +93,14 @@ def train_shared_adapter(
         task: steps, batch, learning rate.
         privacy: clip and noise a segment; None trains without either (baselines only).
         permit: the consent's word that this voice may be used for training.
+        now_s: Unix time.
         randomness: of sampling and noise.
 
     Raises:
         ConsentRefused: the permit is for something else.
         BadSettings: there are no segments, or the adapter is of another layout.
     """
-    permit.require(Purpose.TRAINING)
+    permit.require("training", now_s)
     if not material.segments:
         raise BadSettings(
             "A device trains on at least one segment.", "none", "Record more speech for training."
@@ -113,9 +113,17 @@ def train_shared_adapter(
         )
     adapters.write_shared(model, adapter.values)
     parameters = _only_shared_adapter_trains(model)
-    batch, targets = own_voice_batch(material.segments, material.profile)
     probability = sampling_probability(task, len(material.segments))
     expected = probability * len(material.segments)
+    sampler = randomness.fork("segment sampling")
+    samples = [
+        _poisson_sample(len(material.segments), probability, sampler)
+        for _ in range(task.local_steps)
+    ]
+    # Only what some step will use is analysed: a device has hundreds of segments.
+    used = sorted(set().union(*samples)) or [0]
+    batch, targets = own_voice_batch([material.segments[i] for i in used], material.profile)
+    row = {segment: i for i, segment in enumerate(used)}
     step = _private_step if privacy is not None else _plain_step
     network: nn.Module = GradSampleModule(model, loss_reduction="sum") if privacy else model
     inner = torch.optim.SGD(parameters, lr=task.learning_rate, momentum=task.momentum)
@@ -129,13 +137,12 @@ def train_shared_adapter(
             loss_reduction="mean",
             randomness=randomness.fork("segment noise"),
         )
-    sampler = randomness.fork("segment sampling")
     excitation = torch.Generator().manual_seed(
         int.from_bytes(randomness.fork("excitation").bytes(7), "big")
     )
     try:
-        for _ in range(task.local_steps):
-            chosen = _poisson_sample(len(material.segments), probability, sampler)
+        for sample in samples:
+            chosen = torch.tensor([row[i] for i in sample], dtype=torch.long)
             step(network, optimiser, parameters, batch, targets, chosen, expected, excitation)
     finally:
         if isinstance(network, GradSampleModule):
@@ -157,7 +164,9 @@ class _KeyedNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
         scale = self.noise_multiplier * self.max_grad_norm
         for p in self.params:
             noise = self._randomness.normal(p.numel()) * scale
-            p.grad = (p.summed_grad + torch.from_numpy(noise).to(p.summed_grad).view_as(p)).view_as(p)
+            p.grad = (p.summed_grad + torch.from_numpy(noise).to(p.summed_grad).view_as(p)).view_as(
+                p
+            )
 
 
 def _private_step(
@@ -200,21 +209,21 @@ def _plain_step(
         optimiser.step()
 
 
-def _poisson_sample(n: int, probability: float, randomness: Randomness) -> Tensor:
+def _poisson_sample(n: int, probability: float, randomness: Randomness) -> list[int]:
     """Return the indices that joined, each independently with the probability (2**-53 steps)."""
     uniform = (randomness.uint64(n) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return torch.from_numpy(np.flatnonzero(uniform < probability))
+    return [int(i) for i in np.flatnonzero(uniform < probability)]
 
 
 def _only_shared_adapter_trains(model: VoiceModel) -> list[nn.Parameter]:
-    """Freeze all but the shared adapter; put only its modules into train() mode for Opacus's hooks."""
+    """Freeze all but the shared adapter; put only its layers into train() mode, for Opacus's hooks."""
     model.eval()
-    for p in model.parameters():
-        p.requires_grad_(False)
-    parameters = []
-    for module in adapters.shared_modules(model):
-        module.train()
-        for p in module.parameters():
-            p.requires_grad_(True)
-            parameters.append(p)
+    model.requires_grad_(False)
+    parameters = adapters.shared_parameters(model)
+    own = {id(p) for p in parameters}
+    for module in model.modules():
+        if any(id(p) in own for p in module.parameters(recurse=False)):
+            module.train()
+    for p in parameters:
+        p.requires_grad_(True)
     return parameters

@@ -19,7 +19,7 @@ import numpy as np
 
 from chorister.shared import codec
 from chorister.shared.errors import BadMessage
-from chorister.shared.settings import Settings, TrainingTask
+from chorister.shared.settings import SegmentPrivacy, Settings, TrainingTask
 from chorister.shared.types import Adapter
 
 
@@ -28,13 +28,11 @@ class RoundTask(Settings):
 
     Attributes:
         training: steps, batch, learning rate.
-        segment_clip_norm: L2 bound of one segment's gradient; None trains without DP-SGD.
-        segment_noise_multiplier: noise over clip; None trains without DP-SGD.
+        segment_privacy: clip and noise of a segment; None trains without DP-SGD (baselines only).
     """
 
     training: TrainingTask
-    segment_clip_norm: float | None
-    segment_noise_multiplier: float | None
+    segment_privacy: SegmentPrivacy | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,10 @@
 
     run.json  metrics.csv  ledger.jsonl  voice.onnx  report.html  adapters/  samples/
     state/plan.json            what was asked for; a resumed run must ask for the same
+    state/world.json           the speakers and their files
     state/rounds.jsonl         one line a finished or aborted round: the commit point of each
-    state/optimiser-NNN.npz    the server optimiser after round NNN
-    state/devices/NAME/        a simulated device: its vault of keys, budget and ledger
-    state/devices-NNN/         the devices' budgets as they were after round NNN
+    state/server/              the server's own files
+    state/devices/NAME/        a simulated device: its vault, budget and ledger
     baselines/NAME/            the same layout for a baseline
 """
 
@@ -41,6 +41,21 @@ class RunFolder:
     def plan(self) -> Path:
         """What was asked for."""
         return self.state / "plan.json"
+
+    @property
+    def world(self) -> Path:
+        """The speakers and their files."""
+        return self.state / "world.json"
+
+    @property
+    def rounds(self) -> Path:
+        """One line a round."""
+        return self.state / "rounds.jsonl"
+
+    @property
+    def server(self) -> Path:
+        """The server's own files."""
+        return self.state / "server"
 
     @property
     def ledger(self) -> Path:

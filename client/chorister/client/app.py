@@ -1,0 +1,98 @@
+"""The Flower side of a device: each message opens the device, does one step of a round, answers.
+
+Whatever goes wrong here is answered with one word. The reason stays on the device, in its ledger: an
+exception's text may hold what must not leave.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from flwr.app import Context, Error, Message
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+
+from chorister.client import contribute
+from chorister.client.device import Device, find_opener
+from chorister.shared import codec
+from chorister.shared.errors import BudgetExhausted, ChoristerError, ConsentRefused
+from chorister.shared.records import pack, unpack
+
+app = ClientApp()
+log = logging.getLogger("chorister.client")  # stays on the device
+Step = Callable[[Device, str, bytes], bytes]
+
+
+@app.query("hello")
+def hello(message: Message, context: Context) -> Message:
+    """Say which certificate this device has."""
+    return _answer(
+        message, context, lambda device, _, __: codec.encode(device.certificate.to_plain())
+    )
+
+
+@app.query("advertise")
+def advertise(message: Message, context: Context) -> Message:
+    """Exchange 1: apply for the round."""
+    return _answer(message, context, contribute.apply)
+
+
+@app.query("share")
+def share(message: Message, context: Context) -> Message:
+    """Exchange 2: share the round's secrets among the neighbours."""
+    return _answer(message, context, contribute.share)
+
+
+@app.train("contribute")
+def train(message: Message, context: Context) -> Message:
+    """Exchange 3: train, protect and send the masked delta."""
+    return _answer(message, context, contribute.contribute)
+
+
+@app.query("confirm")
+def confirm(message: Message, context: Context) -> Message:
+    """Exchange 4: sign the set of survivors."""
+    return _answer(message, context, contribute.confirm)
+
+
+@app.query("reveal")
+def reveal(message: Message, context: Context) -> Message:
+    """Exchange 5: give the shares that unmask the sum."""
+    return _answer(message, context, contribute.reveal)
+
+
+def _answer(message: Message, context: Context, step: Step) -> Message:
+    exchange, round_id = message.metadata.message_type, message.metadata.group_id
+    try:
+        device = find_opener()(context.node_config, exchange, round_id)
+    except ChoristerError as error:
+        log.warning("This device could not be opened. %s", error)
+        return _refuse(message, "unavailable")
+    except Exception:
+        log.exception("This device could not be opened.")
+        return _refuse(message, "unavailable")
+    try:
+        return Message(pack(step(device, round_id, unpack(message.content))), reply_to=message)
+    except ChoristerError as error:
+        device.ledger.append(
+            "refusal", exchange=exchange, round=round_id, rule=error.rule, found=error.found
+        )
+        return _refuse(message, _word(error))
+    except Exception as error:
+        log.exception("Exchange %s failed.", exchange)
+        device.ledger.append(
+            "refusal", exchange=exchange, round=round_id, rule="the device works",
+            found=type(error).__name__,
+        )
+        return _refuse(message, "failed")
+
+
+def _word(error: ChoristerError) -> str:
+    if isinstance(error, ConsentRefused):
+        return "consent"
+    return "budget" if isinstance(error, BudgetExhausted) else "protocol"
+
+
+def _refuse(message: Message, word: str) -> Message:
+    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, word), reply_to=message)

@@ -1,0 +1,99 @@
+"""What the client app needs of the machine that it runs on, opened anew for every message."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Protocol
+
+from chorister.client.budget import DeviceBudget
+from chorister.client.consent import ConsentRecord, Withdrawal
+from chorister.client.rounds import RoundStore
+from chorister.client.secagg_party import Acceptance
+from chorister.client.train import TrainingMaterial
+from chorister.shared.errors import UsageError
+from chorister.shared.privacy.ledger_file import LedgerFile
+from chorister.shared.randomness import Randomness
+from chorister.shared.signing import Certificate, SigningKey, VerifyKey
+from chorister.shared.voice.adapters import SharedAdapterSpec
+from chorister.shared.voice.model import VoiceModel
+
+GROUP = "chorister.devices"
+# Set on the device by whoever starts the app there; a server has no say in it.
+ENVIRONMENT = "CHORISTER_DEVICE"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device, its owner's choices, and where its secrets come from.
+
+    Attributes:
+        signing_key: its identity.
+        certificate: the enrolment authority's word for it.
+        authority: the pinned key of that authority.
+        federation: the federation that it joined.
+        acceptance: the least cohort, noise and honesty that its owner accepts.
+        randomness: of keys, masks, sampling and noise.
+        consent: of its speaker; None if there is none.
+        withdrawal: the end of that consent; None while it holds.
+        budget: what its speaker's voice may cost.
+        ledger: its own.
+        rounds: sealed state of the round under way.
+        spec: layout of the shared adapter that it trains.
+        load_material: reads and prepares its recordings.
+        load_model: the verified base with a shared adapter attached.
+        now_s: its clock, Unix time.
+    """
+
+    signing_key: SigningKey
+    certificate: Certificate
+    authority: VerifyKey
+    federation: str
+    acceptance: Acceptance
+    randomness: Randomness
+    consent: ConsentRecord | None
+    withdrawal: Withdrawal | None
+    budget: DeviceBudget
+    ledger: LedgerFile
+    rounds: RoundStore
+    spec: SharedAdapterSpec
+    load_material: Callable[[], TrainingMaterial]
+    load_model: Callable[[], VoiceModel]
+    now_s: Callable[[], int]
+
+    @property
+    def device_id(self) -> str:
+        """Its pseudonym."""
+        return self.certificate.device_id
+
+
+class OpenDevice(Protocol):
+    """How a kind of device is opened."""
+
+    def __call__(self, node_config: Mapping[str, object], exchange: str, round_id: str) -> Device:
+        """Return the device behind a node.
+
+        Args:
+            node_config: what the node was started with on its own machine.
+            exchange: the message type that it is opened for.
+            round_id: the round, '' outside of one.
+        """
+
+
+def find_opener() -> OpenDevice:
+    """Return how devices on this machine are opened.
+
+    Raises:
+        UsageError: the environment does not say, or names a kind that is not installed.
+    """
+    kind = os.environ.get(ENVIRONMENT, "")
+    known = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if kind not in known:
+        raise UsageError(
+            f"The environment variable {ENVIRONMENT} names a kind of device: {', '.join(known)}.",
+            repr(kind), "Start the app with a command of Chorister, which sets it.",
+        )
+    opener: OpenDevice = known[kind].load()
+    return opener

@@ -1,0 +1,113 @@
+"""The Flower side of the server: rounds until there are enough, and messages as Flower carries them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flwr.app import Context, Message
+from flwr.serverapp import Grid, ServerApp
+
+from chorister.server.operator import Operator, open_operator
+from chorister.server.round import run_round
+from chorister.server.rounds import append_round, read_rounds
+from chorister.shared import codec
+from chorister.shared.errors import ChoristerError
+from chorister.shared.records import HELLO, pack, unpack
+from chorister.shared.signing import Certificate
+
+app = ServerApp()
+ROUNDS_FILE = "rounds.jsonl"
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the rounds that are still to do; a server that was stopped goes on after the last one."""
+    operator = open_operator()
+    network = FlowerNetwork(grid, operator)
+    path = operator.folder / ROUNDS_FILE
+    for number in range(len(read_rounds(path)) + 1, operator.settings.rounds + 1):
+        record = run_round(network, operator, number)
+        operator.on_round(record)
+        append_round(path, record)
+
+
+class FlowerNetwork:
+    """Devices behind a Flower grid.
+
+    Args:
+        grid: Flower's.
+        operator: for the deadline, the authority and the clock.
+    """
+
+    def __init__(self, grid: Grid, operator: Operator) -> None:
+        self._grid = grid
+        self._operator = operator
+        self._nodes: dict[str, int] = {}
+        self._certificates: dict[str, Certificate] = {}
+
+    def discover(self) -> Mapping[str, Certificate]:
+        """Return the certificates of all nodes that answer, by device id.
+
+        A node says who it is; each of its later messages proves it by a signature.
+        """
+        present = set(self._grid.get_node_ids())
+        self._nodes = {device: node for device, node in self._nodes.items() if node in present}
+        new = sorted(present - set(self._nodes.values()))
+        for node, content in self._ask(HELLO, "", dict.fromkeys(new, b""))[0].items():
+            certificate = _certificate(content, self._operator)
+            if certificate is not None:
+                self._nodes[certificate.device_id] = node
+                self._certificates[certificate.device_id] = certificate
+        return {device: self._certificates[device] for device in sorted(self._nodes)}
+
+    def exchange(
+        self, exchange: str, round_id: str, requests: Mapping[str, bytes]
+    ) -> tuple[dict[str, bytes], dict[str, str]]:
+        """Send each device its message and wait for the answers until the stage's deadline."""
+        by_node = {self._nodes[device]: request for device, request in requests.items()}
+        answers, reasons = self._ask(exchange, round_id, by_node)
+        named = {self._nodes[device]: device for device in requests}
+        return (
+            {named[node]: answer for node, answer in sorted(answers.items())},
+            {named[node]: reason for node, reason in sorted(reasons.items())},
+        )
+
+    def _ask(
+        self, message_type: str, group_id: str, requests: Mapping[int, bytes]
+    ) -> tuple[dict[int, bytes], dict[int, str]]:
+        deadline_s = self._operator.settings.aggregation.stage_deadline_s
+        messages = (
+            Message(pack(body), node, message_type, ttl=deadline_s, group_id=group_id)
+            for node, body in requests.items()
+        )
+        answers: dict[int, bytes] = {}
+        reasons = dict.fromkeys(requests, "no answer")
+        for reply in self._grid.send_and_receive(messages, timeout=deadline_s):
+            node = reply.metadata.src_node_id
+            if node not in reasons:
+                continue
+            if reply.has_error():
+                # A device's own words are not trusted to be short or harmless.
+                reasons[node] = _known_reason(reply.error.reason)
+                continue
+            try:
+                answers[node] = unpack(reply.content)
+                del reasons[node]
+            except ChoristerError:
+                reasons[node] = "a malformed answer"
+        return answers, reasons
+
+
+def _known_reason(said: str | None) -> str:
+    known = ("consent", "budget", "protocol", "unavailable", "failed")
+    return next((word for word in known if said == word), "failed")
+
+
+def _certificate(content: bytes, operator: Operator) -> Certificate | None:
+    try:
+        certificate = Certificate.from_plain(codec.decode(content, max_bytes=1024))
+        certificate.check(operator.authority, operator.settings.name, operator.now_s())
+    except ChoristerError as error:
+        operator.ledger.append("refusal", exchange="hello", reason=error.found)
+        return None
+    return certificate

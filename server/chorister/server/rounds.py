@@ -1,0 +1,110 @@
+"""What the server remembers of each round: one line of JSON, written when the round is over.
+
+That line is the round's commit point. A server that is started again goes on after the last line; what an
+unfinished round had left behind is not in any sum, and its budget stays charged.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from chorister.server.update import OptimiserState
+from chorister.shared.errors import BadLedger
+from chorister.shared.files import write_atomically
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """One round as the server saw it; nothing of a single client but that it was there.
+
+    Attributes:
+        round: from 1.
+        status: whether there is a new adapter.
+        reason: why not; None if finished.
+        cohort: devices that were asked.
+        answered: exchange to how many answered it properly.
+        drop_outs: exchange to how many were lost in it.
+        refusals: reason to how many devices gave it or were refused for it.
+        survivors: devices whose deltas are in the sum.
+        adapter_sha256: the newest version after this round.
+        min_honest: honest survivors that the noise was sized for.
+        noise_multiplier: of the noise in the sum with the survivors as they were; None without.
+        epsilon_speaker: largest of all devices so far; None without privacy.
+        bytes_up: sent by the cohort in all.
+        bytes_down: sent to the cohort in all.
+        seconds: how long it took.
+    """
+
+    round: int
+    status: Literal["finished", "aborted"]
+    reason: str | None
+    cohort: int
+    answered: Mapping[str, int]
+    drop_outs: Mapping[str, int]
+    refusals: Mapping[str, int]
+    survivors: int
+    adapter_sha256: str
+    min_honest: int | None
+    noise_multiplier: float | None
+    epsilon_speaker: float | None
+    bytes_up: int
+    bytes_down: int
+    seconds: float
+
+
+def append_round(path: Path, record: RoundRecord) -> None:
+    """Add a round's line durably; a line that a crash tore is dropped first."""
+    lines = [json.dumps(asdict(kept), sort_keys=True) for kept in read_rounds(path)]
+    lines.append(json.dumps(asdict(record), sort_keys=True))
+    write_atomically(path, ("\n".join(lines) + "\n").encode())
+
+
+def read_rounds(path: Path) -> list[RoundRecord]:
+    """Return the committed rounds, oldest first.
+
+    Raises:
+        BadLedger: a line is no round, or a round is missing.
+    """
+    if not path.exists():
+        return []
+    try:
+        found = [RoundRecord(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
+        sound = [record.round for record in found] == list(range(1, len(found) + 1))
+    except (ValueError, TypeError):
+        sound = False
+    if not sound:
+        raise BadLedger(
+            f"{path.name} holds one line a round, from 1 on.", "something else",
+            "Restore it from a backup.",
+        )
+    return found
+
+
+def save_optimiser(folder: Path, round_number: int, state: OptimiserState) -> None:
+    """Keep the server optimiser's state after a round; the round's line makes it count."""
+    partial = folder / ".optimiser.npz"
+    with partial.open("wb") as file:
+        np.savez(file, first=state.first, second=state.second)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(_optimiser_path(folder, round_number))
+
+
+def load_optimiser(folder: Path, round_number: int, d: int) -> OptimiserState:
+    """Return the server optimiser's state after a round; its first state if it has none."""
+    path = _optimiser_path(folder, round_number)
+    if not path.exists():
+        return OptimiserState.initial(d)
+    with np.load(path, allow_pickle=False) as arrays:
+        return OptimiserState(arrays["first"], arrays["second"])
+
+
+def _optimiser_path(folder: Path, round_number: int) -> Path:
+    return folder / f"optimiser-{round_number:05d}.npz"

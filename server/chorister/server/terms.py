@@ -1,0 +1,54 @@
+"""From the operator's settings to the terms of one round."""
+
+from __future__ import annotations
+
+import math
+
+from chorister.shared.secagg.planning import plan_cohort, plan_terms
+from chorister.shared.secagg.terms import RoundTerms
+from chorister.shared.settings import Federation
+from chorister.shared.types import Adapter
+
+
+def plan_round(
+    settings: Federation,
+    run: str,
+    number: int,
+    cohort: int,
+    adapter: Adapter,
+    adapter_sha256: str,
+    simulated: bool,
+) -> RoundTerms:
+    """Return the terms of a round for a cohort of this size.
+
+    Args:
+        settings: of the federation.
+        run: name of the run.
+        number: of the round, from 1.
+        cohort: devices to ask, at least 2.
+        adapter: the newest version.
+        adapter_sha256: its digest.
+        simulated: whether all randomness is a simulation's.
+
+    Raises:
+        BadSettings: the settings are infeasible for this cohort, with the nearest feasible ones.
+    """
+    aggregation, privacy = settings.aggregation, settings.speaker_privacy
+    plan = plan_cohort(cohort, aggregation.corrupt_fraction, aggregation.dropout_fraction)
+    return plan_terms(
+        plan,
+        federation=settings.name,
+        run=run,
+        round_number=number,
+        dimension=len(adapter.values),
+        modulus_bits=aggregation.modulus_bits,
+        clip_norm=privacy.clip_norm,
+        noise_multiplier=privacy.noise_multiplier if settings.private else 0.0,
+        adapter=adapter_sha256,
+        simulated=simulated,
+    )
+
+
+def total_noise_multiplier(terms: RoundTerms, survivors: int) -> float:
+    """Return standard deviation over sensitivity of the noise that a sum of survivors holds."""
+    return math.sqrt(terms.client_variance * survivors) / terms.sensitivity
