@@ -1,4 +1,4 @@
-"""Training the base: the data order survives a kill, and unusable input stops it before it starts."""
+"""Training the base: a killed run resumes bit for bit; unusable input stops it before it starts."""
 
 from __future__ import annotations
 

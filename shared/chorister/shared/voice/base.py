@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import fields
+import json
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 
 from chorister.shared.errors import BadWeights
 from chorister.shared.voice.base_digest import BASE_SHA256
-from chorister.shared.voice.model import ModelSettings, VoiceModel, settings_to_metadata
+from chorister.shared.voice.model import ModelSettings, VoiceModel
 
 BASE_FORMAT = "chorister-base"
 BASE_FORMAT_VERSION = 1
@@ -36,8 +37,9 @@ def save_base(model: VoiceModel, path: Path) -> str:
         for name, value in model.state_dict().items()
         if not _is_adapter(name)
     }
-    metadata = settings_to_metadata(model.settings)
-    metadata |= {"format": BASE_FORMAT, "format_version": str(BASE_FORMAT_VERSION)}
+    header = asdict(model.settings) | {"format_version": BASE_FORMAT_VERSION}
+    # One entry: safetensors writes several in a random order, and the digest would change.
+    metadata = {BASE_FORMAT: json.dumps(header, sort_keys=True)}
     part = path.with_suffix(".part")
     save_file(state, part, metadata)
     digest = hashlib.sha256(part.read_bytes()).hexdigest()
@@ -86,14 +88,15 @@ def load_base(path: Path | None = None) -> VoiceModel:
 
 
 def _settings_from(metadata: dict[str, str], name: str) -> ModelSettings:
-    if metadata.get("format") != BASE_FORMAT:
-        found = f"{name} of format {metadata.get('format', 'none')!r}"
-        raise BadWeights(_RULE, found, _REINSTALL)
+    if BASE_FORMAT not in metadata:
+        raise BadWeights(_RULE, f"{name} of another format", _REINSTALL)
     try:
-        version = int(metadata["format_version"])
+        header = json.loads(metadata[BASE_FORMAT])
+        version = int(header["format_version"])
         if version > BASE_FORMAT_VERSION:
             raise BadWeights(_RULE, f"{name} of newer format {version}", "Update the package.")
-        sizes = {field.name: int(metadata[field.name]) for field in fields(ModelSettings)}
-    except (KeyError, ValueError) as error:
-        raise BadWeights(_RULE, f"{name} with a damaged header ({error})", _REINSTALL) from error
+        sizes = {field.name: int(header[field.name]) for field in fields(ModelSettings)}
+    except (KeyError, TypeError, ValueError) as error:
+        found = f"{name} with a damaged header ({type(error).__name__}: {error})"
+        raise BadWeights(_RULE, found, _REINSTALL) from error
     return ModelSettings(**sizes)

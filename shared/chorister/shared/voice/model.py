@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -178,8 +178,3 @@ def single_batch(
         target.mel_std,
     )
     return VoiceBatch(*(torch.from_numpy(np.array(row, np.float32))[None] for row in rows))
-
-
-def settings_to_metadata(settings: ModelSettings) -> dict[str, str]:
-    """Sizes as the strings that a safetensors header holds."""
-    return {name: str(value) for name, value in asdict(settings).items()}

@@ -1,0 +1,136 @@
+"""The whole model: shapes, what depends on what, conversion and pitch."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from chorister.shared.types import FeatureSequence
+from chorister.shared.voice.model import (
+    ModelSettings,
+    VoiceBatch,
+    VoiceModel,
+    move_pitch,
+    single_batch,
+)
+from chorister.shared.voice.profile import SpeakerProfile
+
+SMALL = ModelSettings(
+    content=8, encoder_width=16, encoder_blocks=2, decoder_width=24, decoder_blocks=2
+)
+
+
+def small_model() -> VoiceModel:
+    torch.manual_seed(3)
+    model = VoiceModel(SMALL)
+    # Untrained blocks start as near identities: make them count.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def profile(seed: int, median_hz: float = 120.0, spread: float = 0.2) -> SpeakerProfile:
+    rng = np.random.default_rng(seed)
+    vector = rng.normal(size=256).astype(np.float32)
+    return SpeakerProfile(
+        vector=vector / np.linalg.norm(vector),
+        mel_mean=rng.normal(-4.0, 1.0, 80).astype(np.float32),
+        mel_std=rng.uniform(0.5, 2.0, 80).astype(np.float32),
+        log_f0_median=float(np.log(median_hz)),
+        log_f0_spread=spread,
+        seconds=30.0,
+    )
+
+
+def features(frames: int = 30, seed: int = 0) -> FeatureSequence:
+    rng = np.random.default_rng(seed)
+    f0_hz = rng.uniform(90.0, 160.0, frames).astype(np.float32)
+    f0_hz[frames // 2 :] = 0.0
+    return FeatureSequence(rng.normal(-4.0, 1.0, (frames, 80)).astype(np.float32), f0_hz)
+
+
+def batch(frames: int = 30) -> VoiceBatch:
+    return single_batch(features(frames), profile(1), profile(2))
+
+
+@pytest.mark.parametrize("frames", [4, 30, 101])
+def test_a_frame_in_is_a_hop_out(frames: int) -> None:
+    hiss = torch.randn(1, frames * 160)
+    assert small_model()(batch(frames), hiss).shape == (1, frames * 160)
+
+
+def test_the_same_noise_gives_the_same_samples() -> None:
+    model, hiss = small_model(), torch.randn(1, 4800)
+    assert torch.equal(model(batch(), hiss), model(batch(), hiss))
+    assert not torch.equal(model(batch(), hiss), model(batch(), torch.randn(1, 4800)))
+
+
+def test_examples_of_a_batch_do_not_mix() -> None:
+    model = small_model()
+    one, two = batch(), single_batch(features(30, 5), profile(3), profile(4))
+    both = VoiceBatch(
+        *(torch.cat([getattr(one, name), getattr(two, name)]) for name in one.__slots__)
+    )
+    hiss = torch.randn(2, 4800)
+    together = model(both, hiss)
+    assert torch.allclose(together[:1], model(one, hiss[:1]), atol=1e-5)
+    assert torch.allclose(together[1:], model(two, hiss[1:]), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(VoiceBatch)])
+def test_every_input_matters(name: str) -> None:
+    model, hiss = small_model(), torch.randn(1, 4800)
+    plain = batch()
+    changed = dataclasses.replace(plain, **{name: getattr(plain, name) * 1.3})
+    assert not torch.allclose(model(plain, hiss), model(changed, hiss), atol=1e-5)
+
+
+def test_the_content_does_not_see_the_level_when_the_statistics_follow() -> None:
+    model, plain = small_model(), batch()
+    louder = model.encoder(plain.log_mel + 1.0, plain.source_mel_mean + 1.0, plain.source_mel_std)
+    same = model.encoder(plain.log_mel, plain.source_mel_mean, plain.source_mel_std)
+    assert torch.allclose(louder, same, atol=1e-4)
+
+
+def test_the_content_is_normalised_in_each_frame() -> None:
+    model, plain = small_model(), batch()
+    content = model.encoder(plain.log_mel, plain.source_mel_mean, plain.source_mel_std)
+    assert torch.allclose(content.mean(dim=2), torch.zeros(1, 30), atol=1e-5)
+    assert torch.allclose(content.var(dim=2, unbiased=False), torch.ones(1, 30), atol=1e-2)
+
+
+def test_pitch_moves_to_the_target_and_back() -> None:
+    source, target = profile(1, 110.0, 0.15), profile(2, 210.0, 0.25)
+    f0_hz = np.array([0.0, 110.0, 130.0, 0.0, 90.0], np.float32)
+    moved = move_pitch(f0_hz, source, target)
+    assert moved[1] == pytest.approx(210.0, rel=1e-4)
+    assert (moved > 0).tolist() == (f0_hz > 0).tolist()
+    assert np.log(moved[2] / 210.0) == pytest.approx(np.log(130.0 / 110.0) * 0.25 / 0.15, rel=1e-4)
+    assert np.allclose(move_pitch(moved, target, source), f0_hz, rtol=1e-4)
+
+
+def test_pitch_stays_in_range() -> None:
+    f0_hz = np.array([400.0, 60.0], np.float32)
+    moved = move_pitch(f0_hz, profile(1, 110.0, 0.05), profile(2, 300.0, 0.5))
+    assert ((moved >= 50.0) & (moved <= 600.0)).all()
+
+
+def test_conversion_is_finite_reproducible_and_seeded() -> None:
+    model = small_model()
+    arguments = (features(), profile(1), profile(2))
+    first = model.convert(*arguments, seed=1)
+    assert first.shape == (4800,)
+    assert first.dtype == np.float32
+    assert np.isfinite(first).all()
+    assert np.array_equal(first, model.convert(*arguments, seed=1))
+    assert not np.array_equal(first, model.convert(*arguments, seed=2))
+
+
+def test_conversion_leaves_the_mode_as_it_was() -> None:
+    model = small_model().train()
+    model.convert(features(), profile(1), profile(2))
+    assert model.training
