@@ -9,6 +9,7 @@ from chorister.shared import codec
 from chorister.shared.errors import BadMessage
 from chorister.shared.signing import SigningKey, VerifyKey
 
+SIGNATURE_BYTES = 64
 POSSESSION = "chorister/1 proof of possession"
 WITHDRAWAL = "chorister/1 consent withdrawal"
 CONSENT_TOKEN = "chorister/1 consent token"  # noqa: S105 (a label, not a secret)
@@ -119,7 +120,7 @@ class ConsentToken:
             "expires_s": int,
             "signature": bytes,
         }
-        return cls(**_fields(plain, "consent token", kinds))
+        return cls(**_fields(plain, "A consent token", kinds))
 
     def to_bytes(self) -> bytes:
         """Return the canonical bytes."""
@@ -187,7 +188,7 @@ class Withdrawal:
             BadMessage: other fields or other types.
         """
         kinds = {"device_id": str, "consent_sha256": str, "at_s": int, "signature": bytes}
-        return cls(**_fields(plain, "withdrawal", kinds))
+        return cls(**_fields(plain, "A withdrawal", kinds))
 
     def _body(self) -> bytes:
         plain = self.to_plain()
@@ -195,14 +196,12 @@ class Withdrawal:
         return codec.encode(plain)
 
 
-def _fields(plain: Any, name: str, kinds: dict[str, type]) -> dict[str, Any]:
-    if (
-        not isinstance(plain, dict)
-        or plain.keys() != kinds.keys()
-        or any(type(plain[field]) is not kind for field, kind in kinds.items())
-        or len(plain["signature"]) != 64
-    ):
+def _fields(plain: Any, what: str, kinds: dict[str, type]) -> dict[str, Any]:
+    fields = codec.fields(plain, kinds, what)
+    if len(fields["signature"]) != SIGNATURE_BYTES:
         raise BadMessage(
-            f"A {name} has the fields {', '.join(kinds)}.", "something else", "Drop the message."
+            f"{what} has a signature of {SIGNATURE_BYTES} bytes.",
+            f"{len(fields['signature'])} bytes",
+            "Drop the message.",
         )
-    return plain
+    return fields
