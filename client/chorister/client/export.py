@@ -1,8 +1,8 @@
 """Voice model to one ONNX file: waveform in, waveform in the target's voice out.
 
-The target is part of the file; the source's statistics are inputs that may be left out, and are then
-taken from the waveform itself (docs/onnx.md lists inputs and outputs). No operator in it is newer
-than opset 18, none is an FFT, and nothing in it is random.
+The target is part of the file; the source's statistics are inputs that may be left out, and are
+then taken from the waveform itself (docs/onnx.md lists inputs and outputs). No operator in it is
+newer than opset 18, none is an FFT, and nothing in it is random.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ from chorister.shared.voice.profile import SpeakerProfile
 from chorister.shared.voice.vocoder import Vocoder
 
 _EXAMPLE_FRAMES = 32
-_NETWORK_INPUTS = ("log_mel", "f0_hz", "mel_mean", "mel_std", "hiss", "start_cycles")
+_NETWORK_INPUTS = (
+    "log_mel", "f0_hz", "mel_mean", "mel_std", "hiss", "phase_frame", "phase_cycles",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,8 @@ def voice_graph(model: VoiceModel, target: SpeakerProfile) -> Graph:
     given_pitch = graph.input("source_log_f0", np.float32, [2], np.full(2, np.nan))
     pitch_st = graph.input("pitch_st", np.float32, [], np.zeros(()))
     position = graph.input("position", np.int64, [], np.zeros(()))
-    start_cycles = graph.input("start_cycles", np.float64, [], np.zeros(()))
+    phase_frame = graph.input("phase_frame", np.int64, [], np.zeros(()))
+    phase_cycles = graph.input("phase_cycles", np.float64, [], np.zeros(()))
 
     length = graph("Shape", wav, start=1, end=2)
     missing = graph("Mod", graph("Neg", length), graph.ints(HOP_SAMPLES))
@@ -168,7 +171,7 @@ def voice_graph(model: VoiceModel, target: SpeakerProfile) -> Graph:
     hiss = add_hiss(graph, position, count)
 
     first = graph.ints(0)
-    rows = (log_mel, moved, mel_mean, mel_std, hiss, start_cycles)
+    rows = (log_mel, moved, mel_mean, mel_std, hiss, phase_frame, phase_cycles)
     feeds = {
         name: graph("Unsqueeze", row, first)
         for name, row in zip(_NETWORK_INPUTS, rows, strict=True)
@@ -206,14 +209,21 @@ class _Network(nn.Module):
         mel_mean: Tensor,
         mel_std: Tensor,
         hiss: Tensor,
-        start_cycles: Tensor,
+        phase_frame: Tensor,
+        phase_cycles: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Speech, shape (1, F * 160), and the pulses' phase at the end of each frame, (1, F)."""
+        """Speech, shape (1, F * 160), and the pulses' phase at the end of each frame, (1, F).
+
+        The phase is `phase_cycles` where frame `phase_frame` begins, shape (1,) each.
+        """
         content = self.encoder(log_mel, mel_mean, mel_std)
         harmonic, noise = self.decoder(content, f0_hz, self.condition)
+        _, cycles = self.vocoder.pulse_train.cycles(f0_hz)
+        cycles = cycles.reshape(1, -1, HOP_SAMPLES)[:, :, -1]
+        begins = nn.functional.pad(cycles, (1, 0))
+        start_cycles = phase_cycles - begins[0].index_select(0, phase_frame)
         speech = self.vocoder(harmonic, noise, f0_hz, hiss, start_cycles)
-        _, cycles = self.vocoder.pulse_train.cycles(f0_hz, start_cycles)
-        return speech, cycles.unflatten(1, (-1, HOP_SAMPLES))[:, :, -1]
+        return speech, cycles + start_cycles
 
 
 def _network_model(model: VoiceModel, target: SpeakerProfile) -> onnx.ModelProto:
@@ -225,6 +235,7 @@ def _network_model(model: VoiceModel, target: SpeakerProfile) -> onnx.ModelProto
         torch.zeros(1, MEL_BANDS),
         torch.ones(1, MEL_BANDS),
         torch.zeros(1, frames * HOP_SAMPLES),
+        torch.zeros(1, dtype=torch.int64),
         torch.zeros(1, dtype=torch.float64),
     )
     written = io.BytesIO()
@@ -234,7 +245,7 @@ def _network_model(model: VoiceModel, target: SpeakerProfile) -> onnx.ModelProto
         torch.onnx.export(
             network,
             example,
-            written,
+            written,  # type: ignore[arg-type]  # a buffer will do, whatever its annotation says
             input_names=list(_NETWORK_INPUTS),
             output_names=["speech", "cycles"],
             dynamic_axes={"log_mel": {1: "F"}, "f0_hz": {1: "F"}, "hiss": {1: "T"}},

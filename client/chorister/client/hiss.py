@@ -1,4 +1,4 @@
-"""The vocoder's noise as a function of the sample's position: integers mixed until they look random.
+"""The vocoder's noise as a function of the sample's position: integers mixed to look random.
 
 Segments of a long file then share their noise where they overlap, a voice file needs no generator,
 and every runtime computes the same bits: no step leaves the range of signed 64-bit integers.

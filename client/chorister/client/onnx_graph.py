@@ -1,7 +1,7 @@
 """A small builder of ONNX graphs: an operator a call, constants where they are used.
 
-The parts of a voice file that are loops or statistics (F0, calibration) are written with it; torch's
-exporter writes the network. Both end in one graph.
+The parts of a voice file that are loops or statistics (F0, calibration) are written with it;
+torch's exporter writes the network. Both end in one graph.
 """
 
 from __future__ import annotations

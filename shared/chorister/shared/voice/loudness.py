@@ -37,6 +37,8 @@ class LoudnessMeter:
         Args:
             samples: shape (T,) at 16 kHz.
         """
+        if not len(samples):
+            return
         weighted, self._state = sosfilt(_k_weighting(), samples.astype(np.float64), zi=self._state)
         squares = np.concatenate([self._rest, np.square(weighted)])
         whole = len(squares) // _HOP * _HOP

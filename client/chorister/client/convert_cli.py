@@ -1,0 +1,85 @@
+"""`chorister convert`: a recording in another voice."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from chorister.client.convert import check_destination, check_pitch, convert_file
+from chorister.client.voice import open_voice
+from chorister.shared.console import (
+    add_output_options,
+    apply_output_options,
+    print_json,
+    progress,
+    say,
+)
+
+SUMMARY = "say a recording's words in another voice"
+_EXAMPLES = """examples:
+  chorister convert me.wav me-as-anna.wav --voice anna/voice.onnx
+  chorister convert lecture.flac out.flac --voice voice.onnx --pitch -2
+  chorister convert me.wav out.wav --voice voice.onnx --json
+
+The result is 16 kHz mono, as long and as loud as the source. Endings: .wav .flac .ogg .opus"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="chorister convert",
+        description="Convert a recording of any length to the voice in a voice file.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", type=Path, metavar="IN", help="wav, flac, ogg, opus, mp3")
+    parser.add_argument("destination", type=Path, metavar="OUT", help="where to write the result")
+    parser.add_argument("--voice", type=Path, required=True, metavar="FILE", help="a voice.onnx")
+    parser.add_argument(
+        "--pitch", type=float, default=0.0, metavar="ST", help="semitones up (default 0)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="threads of onnxruntime (default 1)"
+    )
+    add_output_options(parser)
+    options = parser.parse_args(argv)
+    apply_output_options(options)
+    check_pitch(options.pitch)
+    check_destination(options.destination, overwrite=options.overwrite)
+    voice = open_voice(options.voice, threads=max(options.threads, 1))
+    began = time.perf_counter()
+    with progress(f"Converting {options.source.name}", 100) as step:
+        done = convert_file(
+            voice,
+            options.source,
+            options.destination,
+            pitch_st=options.pitch,
+            overwrite=options.overwrite,
+            on_percent=step,
+        )
+    took_s = time.perf_counter() - began
+    if options.json:
+        print_json(
+            {
+                "output": str(options.destination),
+                "seconds": done.seconds,
+                "took_s": took_s,
+                "source_lufs": _finite(done.source_lufs),
+                "result_lufs": _finite(done.result_lufs),
+                "voice": {
+                    "target": voice.card.target,
+                    "base_sha256": voice.card.base_sha256,
+                    "shared_adapter_sha256": voice.card.shared_adapter_sha256,
+                    "consent_sha256": voice.card.consent_sha256,
+                },
+            }
+        )
+    say(f"{options.destination}: {done.seconds:.1f} s, converted in {took_s:.1f} s")
+    return 0
+
+
+def _finite(lufs: float) -> float | None:
+    return lufs if lufs > float("-inf") else None
