@@ -56,10 +56,14 @@ def _consent(kinds: Mapping[str, int]) -> list[str]:
     if not kinds:
         return []
     admissions, refusals = kinds.get("admission", 0), kinds.get("refusal", 0)
-    refused = "none was refused" if not refusals else f"{refusals} were refused"
+    refused = (
+        "nothing was refused"
+        if not refusals
+        else f"the ledger holds {refusals} refusal{'s' if refusals > 1 else ''} with the reason"
+    )
     return [
-        f"Devices showed a certificate and a consent token for each round: {admissions} were "
-        f"admitted, {refused}."
+        "Before each round a device showed its certificate and a signed consent token: "
+        f"{admissions} admissions in all, {refused}."
     ]
 
 
