@@ -103,7 +103,8 @@ def test_it_says_first_what_it_came_to_and_then_everything_else(folder):
     for part in (
         "no meaningful guarantee", "add or remove one segment", "PLD 13.1", "privacy.clip_norm",
         "Embedded corpus", "2 because it is silent", RUN["shared_adapter_sha256"], RUN["command"],
-        "This sentence was never spoken by anyone.", "2 admissions in all, nothing was refused", "their chain is unbroken",
+        "This sentence was never spoken by anyone.", "2 admissions in all, nothing was refused",
+        "their chain is unbroken",
     ):  # fmt: skip
         assert part in text
 
