@@ -11,6 +11,8 @@ Source: Abadi et al. 2016, algorithm 1, with Poisson sampling.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +30,11 @@ from chorister.shared.randomness import Randomness
 from chorister.shared.settings import SegmentPrivacy, TrainingTask
 from chorister.shared.types import Adapter, AdapterDelta, Recording
 from chorister.shared.voice import adapters
-from chorister.shared.voice.batches import hiss_for, own_voice_batch, select
+from chorister.shared.voice.batches import own_voice_batch
 from chorister.shared.voice.losses import reconstruction_loss
-from chorister.shared.voice.model import VoiceBatch, VoiceModel
+from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile
+from chorister.shared.voice.shared_head import Frozen, SharedHead, frozen_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,6 @@ def train_shared_adapter(
             "Update the device so that it knows the federation's layout.",
         )
     adapters.write_shared(model, adapter.values)
-    parameters = _only_shared_adapter_trains(model)
     probability = sampling_probability(task, len(material.segments))
     expected = probability * len(material.segments)
     sampler = randomness.fork("segment sampling")
@@ -120,36 +122,104 @@ def train_shared_adapter(
         _poisson_sample(len(material.segments), probability, sampler)
         for _ in range(task.local_steps)
     ]
-    # Only what some step will use is analysed: a device has hundreds of segments.
+    # Only what some step will use is analysed, and it goes through the frozen base once.
     used = sorted(set().union(*samples)) or [0]
     batch, targets = own_voice_batch([material.segments[i] for i in used], material.profile)
+    model.eval().requires_grad_(False)
+    examples = Examples(frozen_part(model, batch), targets)
     row = {segment: i for i, segment in enumerate(used)}
-    step = _private_step if privacy is not None else _plain_step
-    network: nn.Module = GradSampleModule(model, loss_reduction="sum") if privacy else model
-    inner = torch.optim.SGD(parameters, lr=task.learning_rate, momentum=task.momentum)
-    optimiser: Any = inner
-    if privacy is not None:
-        optimiser = _KeyedNoiseOptimizer(
-            inner,
+    excitation = torch.Generator().manual_seed(
+        int.from_bytes(randomness.fork("excitation").bytes(7), "big")
+    )
+    with _trainable(model) as head:
+        learner = (
+            _PlainLearner(head, task, expected)
+            if privacy is None
+            else _PrivateLearner(head, task, expected, privacy, randomness.fork("segment noise"))
+        )
+        for sample in samples:
+            rows = torch.tensor([row[i] for i in sample], dtype=torch.long)
+            learner.step(examples.select(rows), excitation)
+        learner.close()
+    return AdapterDelta(adapters.read_shared(model) - adapter.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Some segments, ready for the head: what it reads and what it shall say.
+
+    Attributes:
+        frozen: B examples.
+        targets: shape (B, F * 160).
+    """
+
+    frozen: Frozen
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def select(self, rows: Tensor) -> Examples:
+        """Return some of the examples."""
+        return Examples(self.frozen.select(rows), self.targets[rows])
+
+
+class _PlainLearner:
+    """SGD without privacy, for baselines."""
+
+    def __init__(self, head: SharedHead, task: TrainingTask, expected: float) -> None:
+        self._head = head
+        self._expected = expected
+        self._optimiser = torch.optim.SGD(
+            head.parameters(), lr=task.learning_rate, momentum=task.momentum
+        )
+
+    def step(self, examples: Examples, excitation: torch.Generator) -> None:
+        self._optimiser.zero_grad(set_to_none=True)
+        if len(examples):
+            (_losses(self._head, examples, excitation).sum() / self._expected).backward()
+            self._optimiser.step()
+
+    def close(self) -> None:
+        """Nothing to undo."""
+
+
+class _PrivateLearner:
+    """DP-SGD by Opacus: gradients a segment, clipped, summed, noised, divided by the expected batch."""
+
+    def __init__(
+        self,
+        head: SharedHead,
+        task: TrainingTask,
+        expected: float,
+        privacy: SegmentPrivacy,
+        noise: Randomness,
+    ) -> None:
+        self._network = GradSampleModule(head, loss_reduction="sum")
+        self._parameters = [p for p in head.parameters() if p.requires_grad]
+        self._optimiser = _KeyedNoiseOptimizer(
+            torch.optim.SGD(self._parameters, lr=task.learning_rate, momentum=task.momentum),
             noise_multiplier=privacy.noise_multiplier,
             max_grad_norm=privacy.clip_norm,
             expected_batch_size=expected,
             loss_reduction="mean",
-            randomness=randomness.fork("segment noise"),
+            randomness=noise,
         )
-    excitation = torch.Generator().manual_seed(
-        int.from_bytes(randomness.fork("excitation").bytes(7), "big")
-    )
-    try:
-        for sample in samples:
-            chosen = torch.tensor([row[i] for i in sample], dtype=torch.long)
-            step(network, optimiser, parameters, batch, targets, chosen, expected, excitation)
-    finally:
-        if isinstance(network, GradSampleModule):
-            network.remove_hooks()
-            network.to_standard_module()
-    trained = adapters.read_shared(model)
-    return AdapterDelta(trained - adapter.values)
+
+    def step(self, examples: Examples, excitation: torch.Generator) -> None:
+        self._optimiser.zero_grad(set_to_none=True)
+        if len(examples):
+            _losses(self._network, examples, excitation).sum().backward()
+        else:
+            # An empty Poisson sample still takes its noise: leaving it out would tell that it was.
+            for p in self._parameters:
+                p.grad_sample = torch.zeros((0, *p.shape))  # type: ignore[attr-defined]
+        self._optimiser.step()
+
+    def close(self) -> None:
+        """Take Opacus's hooks off the model, which others will use."""
+        self._network.remove_hooks()
+        self._network.to_standard_module()
 
 
 class _KeyedNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
@@ -169,44 +239,11 @@ class _KeyedNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
             )
 
 
-def _private_step(
-    network: nn.Module,
-    optimiser: Any,
-    parameters: list[nn.Parameter],
-    batch: VoiceBatch,
-    targets: Tensor,
-    chosen: Tensor,
-    expected: float,
-    excitation: torch.Generator,
-) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    if len(chosen):
-        rows = select(batch, chosen)
-        wav = network(rows, hiss_for(rows, excitation))
-        reconstruction_loss(wav, targets[chosen]).sum().backward()
-    else:
-        # An empty Poisson sample still takes its noise: leaving it out would tell that it was empty.
-        for p in parameters:
-            p.grad_sample = torch.zeros((0, *p.shape))  # type: ignore[attr-defined]
-    optimiser.step()
-
-
-def _plain_step(
-    network: nn.Module,
-    optimiser: Any,
-    parameters: list[nn.Parameter],
-    batch: VoiceBatch,
-    targets: Tensor,
-    chosen: Tensor,
-    expected: float,
-    excitation: torch.Generator,
-) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    if len(chosen):
-        rows = select(batch, chosen)
-        wav = network(rows, hiss_for(rows, excitation))
-        (reconstruction_loss(wav, targets[chosen]).sum() / expected).backward()
-        optimiser.step()
+def _losses(head: nn.Module, examples: Examples, excitation: torch.Generator) -> Tensor:
+    frozen = examples.frozen
+    hiss = torch.randn(examples.targets.shape, generator=excitation)
+    wav = head(frozen.envelopes, frozen.followed, frozen.f0_hz, hiss)
+    return reconstruction_loss(wav, examples.targets)
 
 
 def _poisson_sample(n: int, probability: float, randomness: Randomness) -> list[int]:
@@ -215,15 +252,12 @@ def _poisson_sample(n: int, probability: float, randomness: Randomness) -> list[
     return [int(i) for i in np.flatnonzero(uniform < probability)]
 
 
-def _only_shared_adapter_trains(model: VoiceModel) -> list[nn.Parameter]:
-    """Freeze all but the shared adapter; put only its layers into train() mode, for Opacus's hooks."""
-    model.eval()
-    model.requires_grad_(False)
-    parameters = adapters.shared_parameters(model)
-    own = {id(p) for p in parameters}
-    for module in model.modules():
-        if any(id(p) in own for p in module.parameters(recurse=False)):
-            module.train()
-    for p in parameters:
-        p.requires_grad_(True)
-    return parameters
+@contextmanager
+def _trainable(model: VoiceModel) -> Iterator[SharedHead]:
+    """Let the shared adapter, and nothing else, be trained inside the block."""
+    head = SharedHead(model)
+    head.shift.train().requires_grad_(True)  # Opacus's hooks sleep in eval() mode
+    try:
+        yield head
+    finally:
+        head.shift.eval().requires_grad_(False)

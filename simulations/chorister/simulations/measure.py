@@ -19,6 +19,7 @@ from chorister.shared.voice.batches import hiss_for, own_voice_batch
 from chorister.shared.voice.losses import reconstruction_loss
 from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile
+from chorister.shared.voice.shared_head import SharedHead, frozen_part
 
 # The vocoder's noise is the same in every comparison, so that only the adapter differs.
 HISS_SEED = 0
@@ -69,12 +70,14 @@ def losses(
     """
     batch, targets = own_voice_batch(list(segments)[:MAX_SEGMENTS], profile)
     model.eval()
+    frozen, head = frozen_part(model, batch), SharedHead(model)
+    hiss = hiss_for(batch, torch.Generator().manual_seed(HISS_SEED))
     found = []
     with torch.inference_mode():
-        hiss = hiss_for(batch, torch.Generator().manual_seed(HISS_SEED))
         for version in versions:
             adapters.write_shared(model, version.values)
-            found.append(float(reconstruction_loss(model(batch, hiss), targets).mean()))
+            wav = head(frozen.envelopes, frozen.followed, frozen.f0_hz, hiss)
+            found.append(float(reconstruction_loss(wav, targets).mean()))
     return found
 
 
