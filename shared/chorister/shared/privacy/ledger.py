@@ -31,6 +31,9 @@ CHECKPOINT = "chorister/1 ledger checkpoint"
 NOTHING_BEFORE = hashlib.sha256(b"chorister/1 ledger").hexdigest()
 MAX_LINE_BYTES = 2**22
 
+# One encoder for all lines: verifying spells every line again.
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
@@ -311,7 +314,7 @@ def parse(line: bytes, where: int) -> Entry:
     if len(line) > MAX_LINE_BYTES:
         raise _broken(where, f"a line of {len(line)} bytes")
     try:
-        plain = json.loads(line)
+        plain = json.loads(line.decode("ascii"))
         canonical = _spell(plain) == line
     except (ValueError, TypeError, RecursionError):
         raise _broken(where, "a line that is not JSON") from None
@@ -335,7 +338,7 @@ def parse(line: bytes, where: int) -> Entry:
 
 
 def _spell(plain: Any) -> bytes:
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return _ENCODER.encode(plain).encode("ascii")
 
 
 def _genesis(entry: Entry, federation: str | None) -> tuple[str, str]:
