@@ -9,6 +9,7 @@ unconverted source (where it starts). Intervals come from a bootstrap over targe
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,10 +39,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", type=Path, required=True, help="LibriSpeech tree or SPEAKER/*")
+    parser.add_argument("--data", type=Path, required=True, help="LibriSpeech, VCTK or SPEAKER/*")
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--split", metavar="FILE:NAME", help="list of speakers in a JSON file")
-    who.add_argument("--speakers", metavar="A,B", help="these speakers, in this order")
+    who.add_argument("--speakers", metavar="A,B", help="these speakers")
     parser.add_argument("--targets", type=int, default=6, help="voices to convert to (default: 6)")
     parser.add_argument("--sources", type=int, default=4, help="sources a target (default: 4)")
     parser.add_argument("--voices", type=int, default=10, help="voices told apart (default: 10)")
@@ -71,11 +72,11 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _voices(options: argparse.Namespace) -> list[Voice]:
-    from chorister.simulations.trials import choose_voices, read_speaker_list
+    from chorister.simulations.trials import choose_voices, read_speakers
 
-    speakers: list[str] | None = None
+    speakers: Sequence[str] | None = None
     if options.split is not None:
-        speakers = read_speaker_list(options.split)
+        speakers = read_speakers(options.split)
     elif options.speakers is not None:
         speakers = [name.strip() for name in options.speakers.split(",") if name.strip()]
     return choose_voices(

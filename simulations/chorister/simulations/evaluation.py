@@ -21,6 +21,7 @@ from chorister.shared.voice.profile import SpeakerProfile, profile_from
 from chorister.shared.voice.speaker import load_speaker_encoder
 from chorister.simulations.ge2e import Ge2e, find_ge2e_weights
 from chorister.simulations.judges import CosineJudge, Judge, MixtureJudge
+from chorister.simulations.personal_voice import personalise_voice
 from chorister.simulations.phones import PhoneRecogniser
 from chorister.simulations.trials import Pair, Voice
 from chorister.simulations.vocoder_copy import copy_by_vocoder, match_statistics
@@ -148,10 +149,10 @@ class Evaluation:
             self._save(f"{name}-{system}", samples)
 
     def _personalise(self, target: int) -> VoiceModel:
-        from chorister.client.personalise import personalise
-
         adapted = copy.deepcopy(self.model)
-        personalise(adapted, self.voices[target].enrolment, self._profiles[target])
+        result = personalise_voice(adapted, self.voices[target], self._profiles[target])
+        self._add(PERSONAL, "adapter_kept", target, float(result.kept))
+        self._add(PERSONAL, "adapting_s", target, result.seconds)
         return adapted
 
     def _add(self, system: str, measure: str, speaker: int, value: float) -> None:

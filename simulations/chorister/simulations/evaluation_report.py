@@ -17,6 +17,8 @@ _HEADINGS = {
     "f0_rmse_cents": "F0 RMSE cents",
     "voicing_error": "voicing error",
     "rtf": "RTF",
+    "adapter_kept": "adapter kept",
+    "adapting_s": "adapting s",
 }
 
 

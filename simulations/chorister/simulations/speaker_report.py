@@ -17,7 +17,7 @@ from chorister.shared.voice.frames import HOP_SAMPLES
 from chorister.shared.voice.metrics import equal_error_rate, unit_rows, voice_centroid
 from chorister.shared.voice.speaker import WINDOW_FRAMES, SpeakerEncoder
 from chorister.simulations.ge2e import Ge2e, find_ge2e_weights
-from chorister.simulations.speaker_targets import list_recordings, read_split
+from chorister.simulations.speaker_targets import list_recordings, read_librispeech_split
 
 SPLITS = ("dev_test", "clients")
 UTTERANCES = 24
@@ -32,7 +32,7 @@ def _read_sexes(data: Path) -> dict[str, str]:
 
 def _choose(data: Path) -> list[tuple[str, Path]]:
     """At most 24 recordings of 3 s or more of each speaker, spread over what there is."""
-    speakers = [speaker for split in SPLITS for speaker in read_split(data, split)]
+    speakers = [speaker for split in SPLITS for speaker in read_librispeech_split(data, split)]
     chosen: list[tuple[str, Path]] = []
     for speaker in speakers:
         usable = [

@@ -8,7 +8,6 @@ corpus does not have. Only the `base` speakers of splits.json and the spoken com
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from chorister.shared.types import SAMPLE_RATE_HZ, FloatArray
 from chorister.shared.voice.features import log_mel
 from chorister.shared.voice.frames import HOP_SAMPLES
 from chorister.shared.voice.speaker import SPEAKER_SIZE, WINDOW_FRAMES
+from chorister.simulations.corpus import read_split
 from chorister.simulations.ge2e import Ge2e, ge2e_mel
 
 _TEACHER_BATCH = 128
@@ -73,24 +73,13 @@ class Targets:
     group: NDArray[np.int64]
 
 
-def read_split(data: Path, name: str) -> list[str]:
+def read_librispeech_split(data: Path, name: str) -> list[str]:
     """Return one list of speakers of librispeech/splits.json.
 
     Raises:
         BadCorpus: the file or the list is missing.
     """
-    try:
-        return [str(speaker) for speaker in json.loads(_splits(data).read_text())[name]]
-    except (OSError, ValueError, KeyError) as error:
-        raise BadCorpus(
-            f"The data folder must hold librispeech/splits.json with a list {name!r}.",
-            f"{data}: {error}",
-            "Point --data at the folder that holds librispeech/.",
-        ) from error
-
-
-def _splits(data: Path) -> Path:
-    return data / "librispeech" / "splits.json"
+    return list(read_split(data / "librispeech" / "splits.json", name))
 
 
 def list_recordings(data: Path, speakers: list[str]) -> list[tuple[str, Path]]:
@@ -120,7 +109,7 @@ def list_base(data: Path) -> list[tuple[str, Path]]:
         BadCorpus: there is no splits.json or none of its base speakers.
     """
     commands = sorted((data / "picovoice-commands").glob("*.opus"))
-    found = list_recordings(data, read_split(data, "base"))
+    found = list_recordings(data, read_librispeech_split(data, "base"))
     return found + [(path.stem, path) for path in commands]
 
 

@@ -6,8 +6,6 @@ converted) and reference (what the judges know the voice by). No recording has t
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +15,12 @@ import soundfile
 from chorister.shared.errors import BadAudio, BadCorpus, UsageError
 from chorister.shared.types import Recording
 from chorister.shared.voice.audio import load_recording
+from chorister.simulations.corpus import open_corpus, read_split
 
 SHORTEST_S = 2.5
 LONGEST_S = 15.0
 MIN_REFERENCE = 2
 MAX_REFERENCE = 12
-_AUDIO = frozenset({".wav", ".flac", ".opus", ".ogg", ".mp3"})
-_LIBRISPEECH = re.compile(r"(\d+)-\d+-\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,50 +55,21 @@ class Pair:
     test: int
 
 
-def list_by_speaker(data: Path) -> dict[str, list[Path]]:
-    """Audio files by speaker: LibriSpeech's file names, else the first folder below `data`.
-
-    Args:
-        data: a LibriSpeech tree or SPEAKER/... folders.
-
-    Returns:
-        speakers and their files, both in a fixed order.
-
-    Raises:
-        BadCorpus: no folder, or no audio below it.
-    """
-    found: dict[str, list[Path]] = {}
-    for path in sorted(data.rglob("*")) if data.is_dir() else []:
-        if path.suffix.lower() not in _AUDIO:
-            continue
-        named = _LIBRISPEECH.match(path.stem)
-        folders = path.relative_to(data).parts[:-1]
-        if named or folders:
-            found.setdefault(named[1] if named else folders[0], []).append(path)
-    if not found:
-        raise BadCorpus(
-            "The data folder must hold recordings in one folder for each speaker.",
-            f"{data} {'without them' if data.is_dir() else 'is no folder'}",
-            "Point --data at a LibriSpeech tree or at a folder of SPEAKER/*.wav.",
-        )
-    return dict(sorted(found.items(), key=lambda item: (len(item[0]), item[0])))
-
-
-def read_speaker_list(argument: str) -> list[str]:
+def read_speakers(argument: str) -> tuple[str, ...]:
     """Speakers of FILE:NAME, a list in a JSON object of lists.
 
     Raises:
-        UsageError: the argument has no colon, or the file has no such list.
+        UsageError: the argument has no colon.
+        BadCorpus: the file has no such list.
     """
-    file, _, name = argument.rpartition(":")
-    try:
-        return [str(speaker) for speaker in json.loads(Path(file).read_text())[name]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    file, colon, name = argument.rpartition(":")
+    if not colon:
         raise UsageError(
             "--split takes FILE:NAME, a list of speakers in a JSON file.",
-            f"{argument!r} ({type(error).__name__})",
+            repr(argument),
             "For example --split ../shared/data/librispeech/splits.json:dev_test.",
-        ) from error
+        )
+    return read_split(file, name)
 
 
 def _usable(paths: Sequence[Path]) -> list[Path]:
@@ -132,30 +100,23 @@ def choose_voices(
     """Load the first speakers that have enough recordings of 2.5 to 15 s.
 
     Args:
-        data: a LibriSpeech tree or SPEAKER/... folders.
-        speakers: whose, in this order; None for all.
+        data: a LibriSpeech or VCTK tree, or SPEAKER/... folders.
+        speakers: whose; None for all. The order is that of their names.
         enrolment: recordings a voice is enrolled from, the first ones.
         tests: recordings that are converted, the next ones; the last ones are reference.
         most: stop at this many voices.
 
     Raises:
-        BadCorpus: an unknown speaker, or fewer than two with enough recordings.
+        BadCorpus: an unknown speaker, no data, or fewer than two with enough recordings.
     """
-    found = list_by_speaker(data)
-    if unknown := [speaker for speaker in speakers or [] if speaker not in found]:
-        raise BadCorpus(
-            "Every speaker must be in the data folder.",
-            f"no recordings of {unknown[0]!r} among {len(found)} speakers",
-            "Check --speakers, --split and --data.",
-        )
     voices: list[Voice] = []
-    for speaker in speakers or found:
-        paths = _usable(found[speaker])
+    for speaker in open_corpus(data, speakers=speakers).speakers:
+        paths = _usable([utterance.path for utterance in speaker.utterances])
         if len(paths) < enrolment + tests + MIN_REFERENCE:
             continue
         last = paths[enrolment + tests :][-MAX_REFERENCE:]
         voice = Voice(
-            speaker,
+            speaker.name,
             _load(paths[:enrolment]),
             _load(paths[enrolment : enrolment + tests]),
             _load(last),
