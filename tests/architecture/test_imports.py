@@ -43,7 +43,7 @@ def test_only_simulations_know_simulated_randomness(path: Path) -> None:
 
 
 def test_there_is_one_namespace_and_no_package_marker() -> None:
-    markers = [f / "chorister" / "__init__.py" for f in FOLDERS]
+    markers = [Path(f) / "chorister" / "__init__.py" for f in FOLDERS]
     assert not [str(m) for m in markers if (ROOT / m).exists()]
 
 

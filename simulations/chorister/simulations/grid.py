@@ -6,7 +6,7 @@ passes that a network would not carry, and no object is shared between clients.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from uuid import uuid4
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -31,10 +31,14 @@ class InProcessGrid(Grid):
     Args:
         client_app: the app that all nodes run.
         nodes: how many there are; node i has id i + 1 and partition i.
+        on_delivery: called after each message of a round.
     """
 
-    def __init__(self, client_app: ClientApp, nodes: int) -> None:
+    def __init__(
+        self, client_app: ClientApp, nodes: int, on_delivery: Callable[[], None] | None = None
+    ) -> None:
         self._client_app = client_app
+        self._on_delivery = on_delivery
         self._run = Run.create_empty(run_id=RUN_ID)
         # Flower's Message asks a process-wide identity who is sending.
         TaskIdentity.task_id, TaskIdentity.run_id = 1, RUN_ID
@@ -106,6 +110,8 @@ class InProcessGrid(Grid):
                 Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, type(error).__name__), reply_to=message
             )
         stored[:] = context_to_proto(context).SerializeToString()
+        if self._on_delivery is not None and message.metadata.group_id:
+            self._on_delivery()
         return message_to_proto(reply).SerializeToString()
 
 

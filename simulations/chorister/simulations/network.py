@@ -7,9 +7,12 @@ its own, as on a laptop: a vault of keys, consent and profile, a budget, a ledge
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -17,7 +20,7 @@ import numpy as np
 import torch
 
 from chorister.client.budget import DeviceBudget
-from chorister.client.consent import ConsentRecord, give
+from chorister.client.consent import ConsentRecord, Permit, Purpose, give, permit
 from chorister.client.device import ENVIRONMENT as DEVICE
 from chorister.client.device import Device
 from chorister.client.prepare import enrolment_gain, level_by, segments
@@ -35,6 +38,7 @@ from chorister.shared import codec
 from chorister.shared.enrolment import PossessionProof
 from chorister.shared.errors import ChoristerError
 from chorister.shared.privacy.limits import segment_limit, speaker_limit
+from chorister.shared.privacy.budget import PrivacyEvent
 from chorister.shared.privacy.ledger_file import LedgerFile, system_clock
 from chorister.shared.records import ADVERTISE, CONFIRM, CONTRIBUTE, REVEAL, SHARE
 from chorister.shared.signing import Certificate, SigningKey
@@ -52,6 +56,8 @@ from chorister.simulations.world import World, load_world
 
 FOLDER = "CHORISTER_SIMULATION"
 CERTIFICATE_LIFE_S = 365 * 86_400
+# More recordings hardly change a profile, and each costs analysis time.
+PROFILE_RECORDINGS = 12
 CONSENT_LIFE_S = 365 * 86_400
 _STAGES = {
     ADVERTISE: "advertise",
@@ -147,7 +153,7 @@ def open_operator() -> Operator:
     return Operator(
         settings=federation,
         run=f"seed-{scenario.seed}",
-        signing_key=SigningKey(randomness.fork("identity").bytes(32)),
+        signing_key=server_key(scenario),
         authority=_authority_key(scenario).verify_key(),
         revoked=open_authority(world).revoked,
         registry=Registry(folder.adapters),
@@ -161,15 +167,15 @@ def open_operator() -> Operator:
         simulated=True,
         folder=folder.server,
         now_s=system_clock,
-        on_round=partial(_keep_lengths, folder),
+        on_round=partial(_before_commit, folder),
     )
 
 
 def enrol_devices(world: World) -> None:
-    """Give every client what enrolment gives a device: identity, certificate, consent, vault."""
+    """Give every speaker what enrolment gives a device: identity, certificate, consent, vault."""
     authority, now_s = open_authority(world), system_clock()
     federation = world.scenario.federation.name
-    for speaker in world.clients:
+    for speaker in world.speakers:
         randomness = device_randomness(world.scenario, speaker)
         folder = world.folder.device(speaker.name)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -194,6 +200,54 @@ def enrol_devices(world: World) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class OpenSpeaker:
+    """A speaker's device, opened outside of a round.
+
+    Attributes:
+        speaker: whose.
+        vault: keys, consent, profile.
+        randomness: of everything that it draws.
+        consent: of the speaker.
+        key: identity.
+        ledger: its own.
+        now_s: Unix time.
+    """
+
+    speaker: Speaker
+    vault: Vault
+    randomness: SimulatedRandomness
+    consent: ConsentRecord
+    key: SigningKey
+    ledger: LedgerFile
+    now_s: int
+
+    def permit(self, purpose: Purpose) -> Permit:
+        """Return the permit for one use of this voice, noted in its ledger.
+
+        Raises:
+            ConsentRefused: its consent does not cover it.
+        """
+        return permit(
+            self.consent, purpose, device=self.key.verify_key(), now_s=self.now_s, ledger=self.ledger
+        )
+
+
+def open_speaker(world: World, speaker: Speaker) -> OpenSpeaker:
+    """Return a speaker's enrolled device."""
+    randomness = device_randomness(world.scenario, speaker)
+    folder = world.folder.device(speaker.name)
+    vault = open_vault(folder, randomness)
+    key = SigningKey(vault.get("identity"))
+    ledger = LedgerFile(
+        folder / "ledger.jsonl",
+        owner=key.verify_key().name,
+        federation=world.scenario.federation.name,
+    )
+    consent = ConsentRecord.from_plain(codec.decode(vault.get("consent")))
+    return OpenSpeaker(speaker, vault, randomness, consent, key, ledger, system_clock())
+
+
 def rewind(folder: RunFolder, finished: int, adapter_sha256: str | None) -> None:
     """Take a run folder back to the end of its last committed round.
 
@@ -204,8 +258,6 @@ def rewind(folder: RunFolder, finished: int, adapter_sha256: str | None) -> None
         finished: the last committed round, 0 if there is none.
         adapter_sha256: the newest version after that round; None leaves the first alone.
     """
-    import json
-
     registry = Registry(folder.adapters)
     versions = registry.versions()
     registry.truncate(adapter_sha256 or versions[0].sha256)
@@ -229,7 +281,8 @@ def load_profile(speaker: Speaker, vault: Vault | None) -> tuple[SpeakerProfile,
     if vault is not None and vault.has("profile"):
         gain = float(np.frombuffer(vault.get("gain"), dtype="<f8")[0])
         return SpeakerProfile.from_bytes(vault.get("profile")), gain
-    recordings = speaker.read_all(split_speaker(speaker).enrolment, Skipped())
+    pieces = split_speaker(speaker).enrolment[:PROFILE_RECORDINGS]
+    recordings = speaker.read_all(pieces, Skipped())
     gain = enrolment_gain(recordings)
     profile = profile_from([level_by(r, gain) for r in recordings], load_speaker_encoder())
     if vault is not None:
@@ -289,6 +342,11 @@ def shared_model(rank: int) -> VoiceModel:
     return model
 
 
+def server_key(scenario: Scenario) -> SigningKey:
+    """Return the simulated server's identity, which signs its ledger's checkpoints."""
+    return SigningKey(SimulatedRandomness(scenario.seed, "server").fork("identity").bytes(32))
+
+
 def _authority_key(scenario: Scenario) -> SigningKey:
     return SigningKey(SimulatedRandomness(scenario.seed, "authority").bytes(32))
 
@@ -305,8 +363,23 @@ def _maybe_drop_out(
             return
 
 
-def _keep_lengths(folder: RunFolder, record: RoundRecord) -> None:
+_listeners: list[Callable[[], None]] = []
+
+
+@contextmanager
+def on_each_round(listener: Callable[[], None]) -> Iterator[None]:
+    """Have a function called whenever a round of this process's server ends, inside the block."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def _before_commit(folder: RunFolder, record: RoundRecord) -> None:
     """Note how long every journal is at a round's commit, so that a resumed run can go back to it."""
+    for listener in _listeners:
+        listener()
     lengths = {str(p.relative_to(folder.root)): p.stat().st_size for p in _journals(folder)}
     folder.write_json(_lengths_path(folder, record.round), lengths)
 
@@ -323,3 +396,21 @@ def _journals(folder: RunFolder) -> list[Path]:
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def budget_events(world: World, speaker: Speaker, unit: str) -> tuple[PrivacyEvent, ...]:
+    """Return what a client's own budget has booked on a privacy unit."""
+    folder = world.folder.device(speaker.name)
+    path = folder / "budget.jsonl"
+    if not path.exists():
+        return ()
+    federation = world.scenario.federation
+    device = open_speaker(world, speaker)
+    budget = DeviceBudget(
+        path,
+        segment=segment_limit(federation.segment_privacy),
+        speaker=speaker_limit(federation.speaker_privacy),
+        device_id=device.key.verify_key().name,
+        federation=federation.name,
+    )
+    return budget.events(unit)

@@ -1,0 +1,137 @@
+"""What a run cost in privacy, for run.json: the largest figure over all devices, unit by unit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from chorister.server.rounds import RoundRecord
+from chorister.shared.privacy.budget import PrivacyEvent
+from chorister.shared.privacy.events import PrivacyFigure
+from chorister.shared.privacy.segment_level import segment_figure
+from chorister.shared.privacy.speaker_level import largest_delta, speaker_figure
+from chorister.shared.settings import SegmentPrivacy, SpeakerPrivacy
+from chorister.simulations import network
+from chorister.simulations.facts import longest_recording_segments
+from chorister.simulations.speakers import split_speaker
+from chorister.simulations.world import World
+
+MEANINGFUL = 10.0
+NO_GUARANTEE = "no meaningful guarantee"
+FLOATING_POINT = (
+    "The noise of DP-SGD is floating-point Gaussian noise; attacks on its last bits (Mironov 2012) are "
+    "outside of this figure."
+)
+ENROLMENT = (
+    "The enrolment set (speaker vector, mel and F0 statistics) is not protected by this unit; the "
+    "speaker-level figure covers it."
+)
+TRUST = "It holds if at least min_honest devices in the sum are honest and draw their noise."
+SIMULATED = "This run's randomness is simulated and not private: the figure is what a real run would cost."
+
+
+def budgets(world: World, records: list[RoundRecord]) -> list[dict[str, Any]]:
+    """Return both privacy units' figures; empty if the run was not private."""
+    federation = world.scenario.federation
+    if not federation.private:
+        return []
+    events = {
+        unit: [network.budget_events(world, speaker, unit) for speaker in world.clients]
+        for unit in ("segment", "speaker")
+    }
+    return [
+        _segment(world, federation.segment_privacy, events["segment"]),
+        _speaker(federation.speaker_privacy, events["speaker"], records, len(world.clients)),
+    ]
+
+
+def _segment(
+    world: World, privacy: SegmentPrivacy, events: list[tuple[PrivacyEvent, ...]]
+) -> dict[str, Any]:
+    figures = [segment_figure(booked, privacy.delta_dp) for booked in events]
+    worst = max(range(len(figures)), key=lambda i: figures[i].epsilon)
+    figure, booked = figures[worst], events[worst]
+    speaker = world.clients[worst]
+    single = any(split_speaker(s).single_recording for s in world.clients)
+    caveats = [ENROLMENT, FLOATING_POINT, SIMULATED]
+    if single:
+        caveats.insert(
+            0, "Clients with one recording: enrolment and training come from the same breath, so the "
+            "segment-level figure is no guarantee for them.",
+        )  # fmt: skip
+    size = longest_recording_segments(network.load_material(speaker).segments)
+    return {
+        **_common(figure, "segment", "the client that spent most"),
+        "epsilon_max": privacy.epsilon_max,
+        "sampling": "Poisson, on the device and secret; probability "
+        f"{booked[0].sample_rate:.3g} a step" if booked else "none",
+        "noise_multiplier": privacy.noise_multiplier,
+        "clip_norm": privacy.clip_norm,
+        "events": sum(event.steps for event in booked),
+        "group": _group(figure, size),
+        "label": NO_GUARANTEE if single or not figure.epsilon <= MEANINGFUL else None,
+        "caveats": caveats,
+    }
+
+
+def _speaker(
+    privacy: SpeakerPrivacy,
+    events: list[tuple[PrivacyEvent, ...]],
+    records: list[RoundRecord],
+    clients: int,
+) -> dict[str, Any]:
+    figures = [speaker_figure(booked, privacy.delta_dp) for booked in events]
+    worst = max(range(len(figures)), key=lambda i: figures[i].epsilon)
+    figure = figures[worst]
+    caveats = [TRUST, SIMULATED]
+    if privacy.delta_dp > largest_delta(clients):
+        caveats.insert(
+            0, f"delta {privacy.delta_dp:g} is above N^-1.1 = {largest_delta(clients):.2g} for "
+            f"{clients} speakers.",
+        )  # fmt: skip
+    least = [record.min_honest for record in records if record.min_honest is not None]
+    if least:
+        caveats.append(f"The noise was sized for {min(least)} honest survivors.")
+    return {
+        **_common(figure, "speaker", "the client that spent most"),
+        "epsilon_max": privacy.epsilon_max,
+        "sampling": "none claimed: the server knows who takes part",
+        "noise_multiplier": privacy.noise_multiplier,
+        "clip_norm": privacy.clip_norm,
+        "events": sum(event.steps for event in events[worst]),
+        "group": None,
+        "label": NO_GUARANTEE if not figure.epsilon <= MEANINGFUL else None,
+        "caveats": caveats,
+    }
+
+
+def _common(figure: PrivacyFigure, unit: str, holder: str) -> dict[str, Any]:
+    return {
+        "unit": unit,
+        "holder": holder,
+        "epsilon": _finite(figure.epsilon),
+        "delta": figure.delta,
+        "accountants": [
+            {"name": name, "epsilon": _finite(value)} for name, value in figure.accountants.items()
+        ],
+        "neighbouring_relation": figure.relation,
+    }
+
+
+def _group(figure: PrivacyFigure, size: int) -> dict[str, Any] | None:
+    """Return group privacy for a whole recording (Dwork and Roth 2014, theorem 2.2 and after)."""
+    if size < 2:
+        return None
+    epsilon = size * figure.epsilon
+    exponent = (size - 1) * figure.epsilon + math.log(size * figure.delta)
+    bounded = math.isfinite(epsilon) and exponent < 0
+    meaning = f"a recording of {size} segments"
+    if bounded:
+        meaning += f", at delta {math.exp(exponent):.2g}"
+    else:
+        meaning += ": its delta would reach 1, so nothing bounds it"
+    return {"size": size, "epsilon": epsilon if bounded else None, "meaning": meaning}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
