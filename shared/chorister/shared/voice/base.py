@@ -42,6 +42,8 @@ def save_base(model: VoiceModel, path: Path) -> str:
     metadata = {BASE_FORMAT: json.dumps(header, sort_keys=True)}
     part = path.with_suffix(".part")
     save_file(state, part, metadata)
+    # safetensors writes for its owner alone; a package is read by others.
+    part.chmod(0o644)
     digest = hashlib.sha256(part.read_bytes()).hexdigest()
     part.replace(path)
     return digest
