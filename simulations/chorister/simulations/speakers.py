@@ -1,7 +1,7 @@
 """Speakers of a corpus, and which of their recordings serve for what.
 
-Nothing is decoded until `Speaker.read` is called, and nothing that was decoded is kept: memory does
-not grow with the number of speakers.
+Nothing is decoded until `Speaker.read` is called, and of what was decoded only the last file is
+kept: memory does not grow with the number of speakers.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from chorister.shared.errors import BadAudio, BadCorpus
@@ -133,7 +134,7 @@ class Speaker:
         Raises:
             BadAudio: the file cannot be used, or the piece is not in it.
         """
-        whole = load_recording(piece.utterance.path).samples
+        whole = _decode(piece.utterance.path).samples
         part = whole[piece.start_samples : piece.stop_samples]
         if not len(part):
             raise BadAudio(
@@ -293,6 +294,21 @@ def screen_speaker(speaker: Speaker, skipped: Skipped) -> Speaker | None:
         skipped.add(usable[-1].path, error)
         return None
     return screened
+
+
+def _decode(path: Path) -> Recording:
+    """Decode a file, or return the one decoded last: a speaker's only file is read piece by piece."""
+    try:
+        found = path.stat()
+    except OSError:
+        return load_recording(path)
+    return _decode_once(path, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=1)
+def _decode_once(path: Path, changed_ns: int, size: int) -> Recording:
+    del changed_ns, size
+    return load_recording(path)
 
 
 def _cut(utterance: Utterance, parts: Sequence[int]) -> list[Piece]:

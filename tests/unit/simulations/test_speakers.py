@@ -132,6 +132,16 @@ def test_a_shift_is_applied_after_cutting(tmp_path: Path) -> None:
     np.testing.assert_allclose(first, second, atol=1e-6)
 
 
+def test_a_file_that_changed_is_decoded_again(tmp_path: Path) -> None:
+    speaker = speaker_of(tmp_path, [2.0])
+    piece = Piece(speaker.utterances[0], 0, 100)
+    first = speaker.read(piece).samples
+    first[:] = 0
+    assert speaker.read(piece).samples.any()
+    soundfile.write(speaker.utterances[0].path, voice(2.5, 9), RATE)
+    assert len(speaker.read(Piece(speaker.utterances[0])).samples) == 2.5 * RATE
+
+
 def test_reading_a_piece_beyond_the_file_is_refused(tmp_path: Path) -> None:
     speaker = speaker_of(tmp_path, [2.0])
     with pytest.raises(BadAudio, match="within its recording"):
