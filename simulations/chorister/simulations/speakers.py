@@ -297,7 +297,7 @@ def screen_speaker(speaker: Speaker, skipped: Skipped) -> Speaker | None:
 
 
 def _decode(path: Path) -> Recording:
-    """Decode a file, or return the one decoded last: a speaker's only file is read piece by piece."""
+    """Decode a file, or return the one decoded last: an only file is read piece by piece."""
     try:
         found = path.stat()
     except OSError:
