@@ -1,0 +1,68 @@
+"""A shared adapter as the file that a federation hands out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from chorister.shared.adapter_digest import adapter_digest
+from chorister.shared.errors import BadWeights
+from chorister.shared.types import Adapter
+from chorister.shared.voice.adapters import SharedAdapterSpec, attach_shared, write_shared
+from chorister.shared.voice.decoder import DIRECTIONS
+from chorister.shared.voice.model import VoiceModel
+
+_RULE = "A shared adapter is a safetensors file that a federation of Chorister wrote."
+_ADVICE = "Copy it again from the run's folder adapters/."
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def read_adapter(path: Path) -> Adapter:
+    """Reads an adapter; a file that is named by a digest must have it.
+
+    Args:
+        path: a file of a run's folder adapters/.
+
+    Raises:
+        BadWeights: missing, unreadable, no adapter, not finite, or of another content than its
+            name says.
+    """
+    try:
+        with safe_open(path, "np") as file:
+            spec = (file.metadata() or {}).get("spec", "")
+            values = file.get_tensor("values")
+    except OSError as error:
+        raise BadWeights(_RULE, f"{path}, {error.strerror or error}", "Check the path.") from error
+    except SafetensorError as error:
+        raise BadWeights(_RULE, f"{path.name}, unreadable ({error})", _ADVICE) from error
+    if not _DIGEST.fullmatch(spec):
+        raise BadWeights(_RULE, f"{path.name} without the name of its layout", _ADVICE)
+    adapter = Adapter(np.asarray(values), spec)
+    digest = adapter_digest(adapter)
+    if _DIGEST.fullmatch(path.stem) and path.stem != digest:
+        raise BadWeights(_RULE, f"{path.name} with digest {digest[:16]}...", _ADVICE)
+    return adapter
+
+
+def attach_adapter(model: VoiceModel, adapter: Adapter) -> None:
+    """Puts a shared adapter into a model, whatever its rank.
+
+    Args:
+        model: changed in place.
+        adapter: shape (d,).
+
+    Raises:
+        BadWeights: its layout is none that this version knows, or the sizes differ.
+    """
+    known = {spec.digest: spec for spec in map(SharedAdapterSpec, range(DIRECTIONS + 1))}
+    if adapter.spec not in known:
+        raise BadWeights(
+            "A shared adapter has a layout that this version knows.",
+            f"layout {adapter.spec[:12]}",
+            "Update the package.",
+        )
+    attach_shared(model, known[adapter.spec])
+    write_shared(model, adapter.values)

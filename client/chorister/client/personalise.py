@@ -1,0 +1,280 @@
+"""The personal adapter: plain training on one's own speech, for one's own device alone.
+
+It is trained on top of the current shared adapter, stops when held-out segments stop improving, and
+is kept only if it is better than doing without: lower loss on held-out segments, and conversions
+of other speech no further from the speaker. Else the zero-shot voice stays, and the result says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from chorister.client.consent import Permit
+from chorister.shared.errors import BadAudio, BadSettings
+from chorister.shared.settings import Positive, Settings
+from chorister.shared.types import SAMPLE_RATE_HZ, FeatureSequence, Recording
+from chorister.shared.voice import adapters
+from chorister.shared.voice.batches import hiss_for, own_voice_batch, select
+from chorister.shared.voice.features import extract_features, log_mel
+from chorister.shared.voice.losses import SpectralLoss
+from chorister.shared.voice.model import VoiceBatch, VoiceModel
+from chorister.shared.voice.profile import Encoder, SpeakerProfile, profile_from
+
+_MAX_HELD_OUT = 12
+_MAX_PROBES = 6
+_PROBE_SAMPLES = 4 * SAMPLE_RATE_HZ
+_DISGUISES = (0.84, 1.19)
+# The vocoder's noise is the same before and after, so that only the adapter differs.
+_JUDGE_SEED = 0
+
+
+class PersonaliseSettings(Settings):
+    """How a personal adapter is trained.
+
+    Attributes:
+        rank: width of its bottlenecks.
+        steps: optimiser steps at most.
+        batch_size: segments a step.
+        learning_rate: of AdamW at the start; it falls to zero along a cosine.
+        check_every: steps between two looks at the held-out segments.
+        patience: looks without improvement after which training stops.
+        max_s: training stops after this many seconds, for a slow machine; the result then depends
+            on its speed. None sets no limit.
+        seed: of first values, order and noise.
+    """
+
+    rank: Annotated[int, Field(ge=0, le=64)] = 16
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 48
+    batch_size: Annotated[int, Field(ge=1, le=64)] = 6
+    learning_rate: Positive = 6e-3
+    check_every: Annotated[int, Field(ge=1, le=1000)] = 8
+    patience: Annotated[int, Field(ge=1, le=1000)] = 3
+    max_s: Positive | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Personalised:
+    """What personalising came to.
+
+    Attributes:
+        kept: True if the adapter is in the model now; False if zero-shot is better and was kept.
+        adapter: the tensors by name; empty if not kept.
+        loss_before: mean over held-out segments, zero-shot.
+        loss_after: the same with the adapter.
+        similarity_before: mean cosine of conversions with the speaker's vector, zero-shot.
+        similarity_after: the same with the adapter.
+        steps: optimiser steps done.
+        seconds: time taken.
+    """
+
+    kept: bool
+    adapter: dict[str, Tensor]
+    loss_before: float
+    loss_after: float
+    similarity_before: float
+    similarity_after: float
+    steps: int
+    seconds: float
+
+    def __repr__(self) -> str:
+        return f"Personalised(kept={self.kept}, steps={self.steps})"
+
+    def verdict(self) -> str:
+        """One plain sentence."""
+        figures = (
+            f"held-out loss {self.loss_before:.3f} -> {self.loss_after:.3f}, "
+            f"similarity {self.similarity_before:.3f} -> {self.similarity_after:.3f}"
+        )
+        if self.kept:
+            return f"Personalised in {self.steps} steps ({figures})."
+        return f"Personalising did not help ({figures}): the zero-shot voice is kept."
+
+
+def personalise(
+    model: VoiceModel,
+    training: Sequence[Recording],
+    held_out: Sequence[Recording],
+    profile: SpeakerProfile,
+    probes: Sequence[Recording],
+    encoder: Encoder,
+    permit: Permit,
+    *,
+    now_s: int,
+    settings: PersonaliseSettings | None = None,
+    on_step: Callable[[int], None] = lambda _: None,
+) -> Personalised:
+    """Trains a personal adapter on top of what is attached, and keeps it if it helps.
+
+    The same inputs, seed, versions and one thread give the same adapter.
+
+    Args:
+        model: the base, with the shared adapter where there is one; the personal adapter is in it
+            afterwards if it was kept, and none is if it was not.
+        training: segments of the speaker, of one length.
+        held_out: segments of the speaker that are not in `training`, of one length.
+        profile: of the speaker, from the enrolment set.
+        probes: speech of others to convert as a test; those with too little speech are left out.
+            Where none is left, the speaker's own held-out speech is disguised (`disguised`). At
+            most 6 are used, and 4 s of each.
+        encoder: speaker encoder that judges the conversions.
+        permit: for 'training'.
+        now_s: Unix time.
+        settings: how to train.
+        on_step: told after each step, for a progress bar.
+
+    Raises:
+        ConsentRefused: the permit is for something else, or it has ended.
+        BadSettings: no segments to train on, or none to judge by.
+        BadAudio: hardly any speech in the held-out segments, and no probes.
+    """
+    permit.require("training", now_s)
+    if not training or not held_out:
+        raise BadSettings(
+            "Personalising needs segments to train on, and others to judge by.",
+            f"{len(training)} and {len(held_out)}",
+            "Record more speech: a minute gives both.",
+        )
+    settings = settings or PersonaliseSettings()
+    began = time.monotonic()
+    judge = _Judge(list(held_out)[:_MAX_HELD_OUT], probes, profile, encoder)
+    adapters.detach_personal(model)
+    model.requires_grad_(False)
+    loss_before, similarity_before = judge.loss(model), judge.similarity(model)
+    steps = _train(model, training, profile, judge, settings, began, on_step)
+    loss_after, similarity_after = judge.loss(model), judge.similarity(model)
+    kept = loss_after < loss_before and similarity_after >= similarity_before
+    adapter = adapters.read_personal(model) if kept else {}
+    if not kept:
+        adapters.detach_personal(model)
+    return Personalised(
+        kept,
+        adapter,
+        loss_before,
+        loss_after,
+        similarity_before,
+        similarity_after,
+        steps,
+        time.monotonic() - began,
+    )
+
+
+def disguised(recording: Recording, factor: float) -> Recording:
+    """The recording played faster or slower: pitch and formants of somebody else.
+
+    Args:
+        recording: any.
+        factor: below 1 gives a deeper, larger voice; 0.5 to 2.
+    """
+    count = round(len(recording.samples) / factor)
+    places = np.arange(count) * factor
+    samples = np.interp(places, np.arange(len(recording.samples)), recording.samples)
+    return Recording(samples.astype(np.float32), f"{recording.name}*{factor}")
+
+
+class _Judge:
+    """Held-out loss, and similarity of conversions, of a model as it stands."""
+
+    def __init__(
+        self,
+        held_out: list[Recording],
+        probes: Sequence[Recording],
+        profile: SpeakerProfile,
+        encoder: Encoder,
+    ) -> None:
+        self._batch, self._targets = own_voice_batch(held_out, profile)
+        self._hiss = hiss_for(self._batch, torch.Generator().manual_seed(_JUDGE_SEED))
+        self._profile = profile
+        self._encoder = encoder
+        usable = []
+        for probe in probes[:_MAX_PROBES]:
+            with suppress(BadAudio):
+                usable.append(self._read(probe))
+        if not usable:
+            own = np.concatenate([segment.samples for segment in held_out])
+            usable = [self._read(disguised(Recording(own, "own"), f)) for f in _DISGUISES]
+        self._probes = usable
+        self._loss = SpectralLoss()
+
+    def _read(self, probe: Recording) -> tuple[FeatureSequence, SpeakerProfile]:
+        part = Recording(probe.samples[:_PROBE_SAMPLES], probe.name)
+        return extract_features(part), profile_from([part], self._encoder)
+
+    def loss(self, model: VoiceModel) -> float:
+        """Mean reconstruction loss of the held-out segments."""
+        model.eval()
+        with torch.inference_mode():
+            return float(self._loss(model(self._batch, self._hiss), self._targets).mean())
+
+    def similarity(self, model: VoiceModel) -> float:
+        """Mean cosine between conversions of the probes and the speaker's vector."""
+        cosines = []
+        for features, source in self._probes:
+            speech = model.convert(features, source, self._profile, seed=_JUDGE_SEED)
+            cosines.append(float(self._encoder.embed(log_mel(speech)) @ self._profile.vector))
+        return float(np.mean(cosines))
+
+
+def _train(
+    model: VoiceModel,
+    training: Sequence[Recording],
+    profile: SpeakerProfile,
+    judge: _Judge,
+    settings: PersonaliseSettings,
+    began: float,
+    on_step: Callable[[int], None],
+) -> int:
+    """Leaves the adapter with the lowest held-out loss in the model; returns the steps done."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        adapters.attach_personal(model, adapters.PersonalAdapterSpec(settings.rank))
+    parameters = adapters.personal_parameters(model)
+    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
+    generator = torch.Generator().manual_seed(settings.seed)
+    batch, targets = own_voice_batch(training, profile)
+    with torch.inference_mode():
+        content = model.encoder(batch.log_mel, batch.source_mel_mean, batch.source_mel_std)
+    content = content.clone()
+    loss_of = SpectralLoss()
+    best = (judge.loss(model), adapters.read_personal(model))
+    worse = done = 0
+    while done < settings.steps and worse < settings.patience:
+        if settings.max_s is not None and time.monotonic() - began > settings.max_s:
+            break
+        rows = torch.randperm(len(training), generator=generator)[: settings.batch_size]
+        own = select(batch, rows)
+        speech = _speak(model, own, content[rows], hiss_for(own, generator))
+        optimiser.zero_grad(set_to_none=True)
+        loss_of(speech, targets[rows]).mean().backward()
+        optimiser.step()
+        schedule.step()
+        done += 1
+        on_step(1)
+        if done % settings.check_every == 0 or done == settings.steps:
+            loss = judge.loss(model)
+            worse = worse + 1 if loss >= best[0] else 0
+            if loss < best[0]:
+                best = (loss, adapters.read_personal(model))
+    adapters.write_personal(model, best[1])
+    model.requires_grad_(False)
+    return done
+
+
+def _speak(model: VoiceModel, batch: VoiceBatch, content: Tensor, hiss: Tensor) -> Tensor:
+    """`VoiceModel.forward` from content on: the encoder is frozen, so it runs once only."""
+    condition = model.decoder.condition(
+        batch.target_vector, batch.target_mel_mean, batch.target_mel_std
+    )
+    harmonic, noise = model.decoder(content, batch.f0_hz, condition)
+    speech: Tensor = model.vocoder(harmonic, noise, batch.f0_hz, hiss)
+    return speech
