@@ -50,6 +50,39 @@ def log_hypergeometric_at_least(population: int, marked: int, drawn: int, least:
     return min(0.0, float(np.logaddexp.reduce(logs)))
 
 
+def log_choose_table(n: int, sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the logarithms of n over each size, shape of sizes; sizes at most n."""
+    f = _log_factorials()
+    table: NDArray[np.float64] = f[n] - f[sizes] - f[n - sizes]
+    return table
+
+
+def log_hypergeometric_table(
+    population: int, marked: NDArray[np.int64], drawn: int, least: int
+) -> NDArray[np.float64]:
+    """Return log P(at least `least` marked) for several numbers of marked, shape of marked.
+
+    Args:
+        population: size of the population, below 8192.
+        marked: shape (m,), at most the population.
+        drawn: how many are drawn, at most half of the population.
+        least: lower bound of the count, at least 0.
+    """
+    f = _log_factorials()
+    hits = np.arange(least, drawn + 1)[None, :]
+    white = marked[:, None]
+    black = population - white
+    possible = (hits <= white) & (drawn - hits <= black)
+    h = np.where(possible, hits, 0)
+    logs = (
+        f[white] - f[h] - f[np.abs(white - h)]
+        + f[black] - f[drawn - h] - f[np.abs(black - drawn + h)]
+        - log_choose(population, drawn)
+    )  # fmt: skip
+    table: NDArray[np.float64] = np.logaddexp.reduce(np.where(possible, logs, -np.inf), axis=1)
+    return np.minimum(table, 0.0)
+
+
 def log_binomial_at_most(n: int, p: float, most: int) -> float:
     """Return log P(Binomial(n, p) <= most), n below 8192, p in [0, 1]."""
     if most >= n or p <= 0:

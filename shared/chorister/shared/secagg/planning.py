@@ -15,6 +15,7 @@ from chorister.shared.secagg.thresholds import (
     quantile_survivors,
 )
 
+ABORT_LIMIT = 0.75
 _SILENT_STEPS = 2.0**20
 """Steps per clip_norm of a run without noise, where the modulus has room for them."""
 _MOST_INFLATION = 1.5
@@ -58,26 +59,28 @@ def plan_cohort(cohort: int, gamma: float, dropout: float) -> CohortPlan:
     """
     plan = _try(cohort, gamma, dropout)
     if plan is None:
-        larger = next(
-            (n for n in range(cohort + 1, min(4 * cohort + 16, 4096)) if _try(n, gamma, dropout)),
-            None,
-        )
-        fewer = next(
-            (
-                c / cohort
-                for c in range(corrupt_devices(cohort, gamma) - 1, -1, -1)
-                if _try(cohort, c / cohort, dropout)
-            ),
-            None,
-        )
-        advice = [f"a cohort of {larger}"] if larger else []
-        advice += [f"gamma = {fewer:.3g}"] if fewer is not None else []
         raise BadSettings(
-            "Cohort, gamma and drop-out fraction leave at least two honest devices in every sum.",
+            "Cohort, gamma and drop-outs leave two honest devices in every sum, and a round that "
+            f"aborts at most {ABORT_LIMIT:.0%} of the time.",
             f"cohort {cohort}, gamma {gamma}, drop-outs {dropout}",
-            f"Feasible and near: {' or '.join(advice) or 'fewer drop-outs and a smaller gamma'}.",
+            f"Feasible and near: {_nearest(cohort, gamma, dropout)}.",
         )
     return plan
+
+
+def _nearest(cohort: int, gamma: float, dropout: float) -> str:
+    """Return which settings, changed one at a time, are feasible."""
+    larger = range(max(2, cohort + 1), min(4 * max(cohort, 2) + 16, 513))
+    fewer = range(corrupt_devices(cohort, max(0.0, min(gamma, 0.34))), -1, -1)
+    steps = range(int(100 * max(0.0, min(dropout, 0.5))), -1, -1)
+    options = [
+        next((f"a cohort of {n}" for n in larger if _try(n, gamma, dropout)), ""),
+        next((f"gamma = {c / cohort:.2g}" for c in fewer if _try(cohort, c / cohort, dropout)), "")
+        if cohort > 0
+        else "",
+        next((f"drop-outs = {s / 100}" for s in steps if _try(cohort, gamma, s / 100)), ""),
+    ]
+    return " or ".join(o for o in options if o) or "gamma below 1/3 and drop-outs up to 0.5"
 
 
 def _try(cohort: int, gamma: float, dropout: float) -> CohortPlan | None:
@@ -93,6 +96,8 @@ def _try(cohort: int, gamma: float, dropout: float) -> CohortPlan | None:
             continue
         if thresholds.min_survivors <= most:
             chance = thresholds.abort_probability(dropout)
+            if chance > ABORT_LIMIT:
+                return None
             return CohortPlan(cohort, gamma, dropout, thresholds, chance)
     return None
 

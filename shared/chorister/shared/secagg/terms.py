@@ -73,53 +73,44 @@ class RoundTerms:
         Raises:
             BadSettings: a value out of range, or noise that is too small or wraps too often.
         """
-        for name, holds, rule in self._rules():
-            if not holds:
-                raise BadSettings(
-                    f"The round terms need {rule}.",
-                    f"{name} = {getattr(self, name)!r}",
-                    f"Change {name}; `chorister secagg plan` derives values that fit together.",
-                )
+        # What the numbers promise is looked at only once each of them is in its range.
+        for rules in (self._ranges, self._promises):
+            for name, holds, rule in rules():
+                if not holds:
+                    raise BadSettings(
+                        f"The round terms need {rule}.",
+                        f"{name} = {getattr(self, name)!r}"[:200],
+                        f"Change {name}; `chorister secagg plan` derives values that fit together.",
+                    )
 
-    def _rules(self) -> list[tuple[str, bool, str]]:
+    def _ranges(self) -> list[tuple[str, bool, str]]:
         return [
-            (
-                "federation",
-                0 < len(self.federation) <= 64,
-                "a federation name of 1 to 64 characters",
-            ),
+            ("federation", 0 < len(self.federation) <= 64, "a federation of 1 to 64 characters"),
             ("run", 0 < len(self.run) <= 64, "a run name of 1 to 64 characters"),
             ("round", 0 <= self.round < 2**31, "a round number from 0"),
             ("cohort", 2 <= self.cohort <= MAX_COHORT, f"a cohort of 2 to {MAX_COHORT} devices"),
             ("gamma", 0 <= self.gamma < 1 / 3, "a corrupt fraction gamma in [0, 1/3)"),
             ("dropout", 0 <= self.dropout <= 0.5, "a drop-out fraction in [0, 0.5]"),
-            ("min_honest", 2 <= self.min_honest <= self.cohort, "min_honest from 2 to the cohort"),
+            ("min_honest", 2 <= self.min_honest <= self.cohort, "min_honest in 2 to the cohort"),
             ("dimension", 1 <= self.dimension <= MAX_DIMENSION, f"1 to {MAX_DIMENSION} values"),
             ("modulus_bits", 16 <= self.modulus_bits <= 32, "a modulus of 16 to 32 bits"),
-            ("clip_norm", 0 < self.clip_norm < 1e6, "a clip_norm above 0"),
-            ("scale", 0 < self.scale < 2.0**40, "a scale above 0"),
-            (
-                "noise_multiplier",
-                0 <= self.noise_multiplier <= 1e3,
-                "a noise multiplier of 0 to 1000",
-            ),
-            (
-                "client_variance",
-                0 <= self.client_variance <= MAX_VARIANCE,
-                "a variance of 0 to 2**26",
-            ),
-            (
-                "client_variance",
-                self.client_variance == 0 or self.client_variance >= LEAST_VARIANCE,
-                f"a variance of 0 or of at least {LEAST_VARIANCE} steps squared",
-            ),
+            ("clip_norm", 1e-9 < self.clip_norm < 1e9, "a clip_norm in (1e-9, 1e9)"),
+            ("scale", 1e-9 < self.scale < 1e15, "a scale in (1e-9, 1e15)"),
+            ("noise_multiplier", 0 <= self.noise_multiplier <= 1e3, "noise of 0 to 1000 clips"),
+            ("client_variance", 0 <= self.client_variance <= MAX_VARIANCE, "a variance to 2**26"),
+            ("adapter", len(self.adapter) == 64, "a digest of 64 hexadecimal digits"),
+        ]
+
+    def _promises(self) -> list[tuple[str, bool, str]]:
+        samplable = self.client_variance == 0 or self.client_variance >= LEAST_VARIANCE
+        return [
+            ("client_variance", samplable, f"a variance of 0 or from {LEAST_VARIANCE}"),
             ("client_variance", self.enough_noise(), "noise as large as noise_multiplier says"),
             (
                 "modulus_bits",
                 self.fits_modulus(),
                 f"a sum that wraps at most once in 2**{WRAP_BITS} rounds",
             ),
-            ("adapter", len(self.adapter) == 64, "a digest of 64 hexadecimal digits"),
         ]
 
     @property

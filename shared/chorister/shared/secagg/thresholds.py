@@ -18,10 +18,14 @@ from chorister.shared.secagg.chances import (
     binomial_cdf,
     log_binomial_at_most,
     log_choose,
+    log_choose_table,
     log_hypergeometric_at_least,
+    log_hypergeometric_table,
 )
 
 SECURITY_BITS = 40
+# Two parts of the failure are bounded by a quarter each, and a third by the rest.
+_BUDGET = -(SECURITY_BITS + 2) * math.log(2)
 ABORT_TARGET = 0.01
 """Thresholds leave room for the drop-outs that 99 honest rounds out of 100 stay below."""
 
@@ -83,7 +87,7 @@ class Thresholds:
         return min(1.0, too_few + lost)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def derive(roster: int, cohort: int, gamma: float, dropout: float, min_honest: int) -> Thresholds:
     """Return the thresholds for a roster.
 
@@ -120,6 +124,7 @@ def corrupt_devices(cohort: int, gamma: float) -> int:
     return math.floor(gamma * cohort + 1e-9)
 
 
+@lru_cache(maxsize=256)
 def quantile_survivors(n: int, dropout: float) -> int:
     """Return the most survivors that a round may require and abort once in a hundred times."""
     m = n
@@ -155,74 +160,76 @@ def _sparse(n: int, c: int, dropout: float, min_honest: int, quorum: int) -> Thr
 
 def _fit(n: int, c: int, dropout: float, min_honest: int, quorum: int, k: int) -> Thresholds | None:
     """Return the thresholds for k neighbours, or None if k is too small."""
-    honest = n - c
-    budget = -(SECURITY_BITS + 2) * math.log(2)
+    share = _share_threshold(n, c, dropout, k)
+    if share is None:
+        return None
+    t, failure = share
+    found = _hidden(n, c, k, min_honest, quorum)
+    if found is None:
+        return None
+    hidden, left_out = found
+    total = float(np.logaddexp(failure, left_out)) / math.log(2)
+    survivors = max(min_honest + c + hidden, quorum)
+    return Thresholds(n, c, k, t, quorum, min_honest, hidden, survivors, total)
+
+
+@lru_cache(maxsize=1024)
+def _share_threshold(n: int, c: int, dropout: float, k: int) -> tuple[int, float] | None:
+    """Return the least safe threshold and the log of its failure, None if it loses secrets."""
     alive = quantile_survivors(n, dropout)
     for t in range(k // 2 + 1, k + 1):
-        # Both kinds of share, or two views: needs 2t <= k + 1 + (corrupt neighbours).
-        both = math.log(honest) + log_hypergeometric_at_least(n - 1, c, k, 2 * t - k - 1)
-        if both > budget:
-            continue
         # Liveness: of k holders, enough stay among the drop-outs that are planned for.
         lost = math.log(n) + log_hypergeometric_at_least(n - 1, n - alive, k, k - t + 1)
         if lost > math.log(ABORT_TARGET):
             return None
-        apart = _log_small_part(n, c, k, t)
-        if apart > budget:
+        # Both kinds of share, or two views: needs 2t <= k + 1 + (corrupt neighbours).
+        both = math.log(n - c) + log_hypergeometric_at_least(n - 1, c, k, 2 * t - k - 1)
+        if both > _BUDGET:
             continue
-        found = _hidden(n, c, k, min_honest, quorum, budget)
-        if found is None:
-            return None
-        hidden, left_out = found
-        total = np.logaddexp.reduce([both, apart, left_out])
-        survivors = max(min_honest + c + hidden, quorum)
-        return Thresholds(
-            n, c, k, t, quorum, min_honest, hidden, survivors, float(total / math.log(2))
-        )
+        apart = _log_small_part(n, c, k, t)
+        if apart <= _BUDGET:
+            return t, float(np.logaddexp(both, apart))
     return None
 
 
 def _log_small_part(n: int, c: int, k: int, t: int) -> float:
-    """Bound the probability that some part of at most half of the honest devices keeps to itself.
+    """Bound the probability that some part of at most half of the honest keeps to itself.
 
     Each member of such a part has t - 1 of its k chosen neighbours in the part or among the
     corrupt.
     """
     honest = n - c
-    terms = []
-    for a in range(1, honest // 2 + 1):
-        inside = log_hypergeometric_at_least(n - 1, min(n - 1, a - 1 + c), k, t - 1)
-        if inside > -math.inf:
-            terms.append(log_choose(honest, a) + a * inside)
-    return float(np.logaddexp.reduce(terms)) if terms else -math.inf
+    sizes = np.arange(1, honest // 2 + 1)
+    inside = log_hypergeometric_table(n - 1, sizes - 1 + c, k, t - 1)
+    return float(np.logaddexp.reduce(log_choose_table(honest, sizes) + sizes * inside))
 
 
-def _hidden(
-    n: int, c: int, k: int, min_honest: int, quorum: int, budget: float
-) -> tuple[int, float] | None:
+@lru_cache(maxsize=1024)
+def _hidden(n: int, c: int, k: int, min_honest: int, quorum: int) -> tuple[int, float] | None:
     """Return (most honest survivors that can be left out, log of the probability of more).
 
     A set can be left out if the declared drop-outs cover everyone who chose one of its members.
     """
-    honest = n - c
     for hidden in range(0, n - c - min_honest + 1):
         dropped = n - max(min_honest + c + hidden, quorum)
         if dropped < 0:
             return None
-        terms = []
-        for b in range(hidden + 1, honest // 2 + 1):
-            chosen_by = -math.expm1(_log_avoid(n, b, k))
-            terms.append(
-                log_choose(honest, b) + log_binomial_at_most(honest - b, chosen_by, dropped)
-            )
-        total = float(np.logaddexp.reduce(terms)) if terms else -math.inf
-        if total <= budget:
+        total = _log_left_out(n, c, k, hidden, dropped)
+        if total <= _BUDGET:
             return hidden, total
     return None
 
 
-def _log_avoid(n: int, b: int, k: int) -> float:
-    return log_choose(n - 1 - b, k) - log_choose(n - 1, k)
+def _log_left_out(n: int, c: int, k: int, hidden: int, dropped: int) -> float:
+    honest = n - c
+    total = -math.inf
+    for b in range(hidden + 1, honest // 2 + 1):
+        chosen_by = -math.expm1(log_choose(n - 1 - b, k) - log_choose(n - 1, k))
+        term = log_choose(honest, b) + log_binomial_at_most(honest - b, chosen_by, dropped)
+        total = float(np.logaddexp(total, term))
+        if total > _BUDGET:
+            break
+    return total
 
 
 def _log_exactly(n: int, p: float, m: int) -> float:
