@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 
 from chorister.shared.errors import BadCorpus, BadSettings, BadWeights
 from chorister.shared.voice.base import load_base
-from chorister.simulations import train_base
+from chorister.simulations import base_state, train_base
 from chorister.simulations.base_batches import Batches, warp_matrix
 from chorister.simulations.base_load import load_batches
 from chorister.simulations.base_recipe import read_recipe
-from chorister.simulations.train_base import Training, learning_rate, main
+from chorister.simulations.base_state import Training, learning_rate
+from chorister.simulations.train_base import main
 
 RECIPE = """
 seed = 4
@@ -60,7 +61,8 @@ def tone(f0_hz: float, seed: int) -> np.ndarray:
 
 
 @pytest.fixture
-def corpus(tmp_path: Path) -> Path:
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(base_state, "_DIRECTION_BATCHES", 2)
     data = tmp_path / "data"
     for speaker, f0_hz in (("11", 110.0), ("12", 210.0), ("13", 150.0), ("14", 180.0)):
         for index in range(2):
@@ -116,6 +118,19 @@ def test_a_killed_run_resumes_with_the_same_result(
         assert whole.keys() == torn.keys()
         assert all(torch.equal(whole[name], torn[name]) for name in whole)
     load_base(corpus / "torn" / "stage2.safetensors")
+
+
+def test_a_diverged_adversarial_stage_gives_its_weights_up(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = iter([1.0, 1.0, 1.0, 1.0, 1.0, 1.3])
+    monkeypatch.setattr(train_base, "_VALIDATE_EVERY", 1)
+    monkeypatch.setattr(train_base, "validation_loss", lambda *_: next(losses))
+    assert run(corpus, "out") == 0
+    assert "stage 2 diverged" in capsys.readouterr().out
+    kept = load_base(corpus / "out" / "stage1.safetensors").encoder.state_dict()
+    ended = load_base(corpus / "out" / "stage2.safetensors").encoder.state_dict()
+    assert all(torch.equal(kept[name], ended[name]) for name in kept)
 
 
 def test_a_step_draws_the_same_batch_whatever_came_before(corpus: Path) -> None:

@@ -82,7 +82,8 @@ def move_pitch(f0_hz: FloatArray, source: SpeakerProfile, target: SpeakerProfile
         shape (F,), float32, in [50, 600] Hz where voiced, else 0.
     """
     ratio = float(np.clip(target.log_f0_spread / source.log_f0_spread, *SPREAD_RATIO_LIMITS))
-    height = np.log(np.maximum(f0_hz, 1.0)) - source.log_f0_median
+    # In float64: the pulses' phase adds up every rounding of the pitch.
+    height = np.log(np.maximum(f0_hz, 1.0).astype(np.float64)) - source.log_f0_median
     moved = np.exp(target.log_f0_median + ratio * height)
     moved = np.clip(moved, LOWEST_PITCH_HZ, HIGHEST_PITCH_HZ)
     return np.where(f0_hz > 0, moved, 0.0).astype(np.float32)
