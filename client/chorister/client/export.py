@@ -148,7 +148,7 @@ def voice_graph(model: VoiceModel, target: SpeakerProfile) -> Graph:
     unknown = np.full(MEL_BANDS, np.nan)
     given_mean = graph.input("source_mel_mean", np.float32, [MEL_BANDS], unknown)
     given_std = graph.input("source_mel_std", np.float32, [MEL_BANDS], unknown)
-    given_pitch = graph.input("source_log_f0", np.float32, [2], np.full(2, np.nan))
+    given_pitch = graph.input("source_log_f0", np.float64, [2], np.full(2, np.nan))
     pitch_st = graph.input("pitch_st", np.float32, [], np.zeros(()))
     position = graph.input("position", np.int64, [], np.zeros(()))
     phase_frame = graph.input("phase_frame", np.int64, [], np.zeros(()))
@@ -183,7 +183,7 @@ def voice_graph(model: VoiceModel, target: SpeakerProfile) -> Graph:
     graph.output(cycles, "cycles", np.float64, [1, "F"])
     graph.output(mel_mean, "used_mel_mean", np.float32, [MEL_BANDS])
     graph.output(mel_std, "used_mel_std", np.float32, [MEL_BANDS])
-    graph.output(log_f0, "used_log_f0", np.float32, [2])
+    graph.output(log_f0, "used_log_f0", np.float64, [2])
     return graph
 
 

@@ -52,7 +52,7 @@ def add_hiss(graph: Graph, position: str, count: str) -> str:
         # A shift of a number that is not negative is a division.
         mixed = graph("BitwiseXor", x, graph("Div", x, graph.ints(1 << shift)))
         x = graph("BitwiseAnd", graph("Mul", mixed, graph.ints(factor)), mask)
-    share = graph("Div", graph.cast(x, np.float64), graph.constant(np.array(_MASK + 1.0)))
-    centred = graph("Sub", share, graph.constant(np.array(0.5)))
-    scaled = graph("Mul", centred, graph.constant(np.array(_TO_UNIT_VARIANCE)))
+    share = graph("Div", graph.cast(x, np.float64), graph.double(_MASK + 1.0))
+    centred = graph("Sub", share, graph.double(0.5))
+    scaled = graph("Mul", centred, graph.double(_TO_UNIT_VARIANCE))
     return graph.cast(scaled, np.float32)

@@ -60,23 +60,22 @@ def add_mel_statistics(graph: Graph, log_mel: str) -> tuple[str, str]:
 
 
 def add_pitch_statistics(graph: Graph, f0_hz: str, target: SpeakerProfile) -> str:
-    """Median and spread of log F0 as in `profile.profile_from`: (F,) to a value of shape (2,).
+    """Median and spread of log F0 as in `profile.profile_from`: (F,) to shape (2,), float64.
 
     Where nothing is voiced, the target's own: its pitch is then left as it is.
     """
     voiced = graph("Greater", f0_hz, graph.number(0.0))
     count = graph("ReduceSum", graph.cast(voiced, np.int64), graph.ints(0))
-    log_f0 = graph("Log", graph("Max", f0_hz, graph.number(1.0)))
+    log_f0 = graph("Log", graph.cast(graph("Max", f0_hz, graph.number(1.0)), np.float64))
     # Unvoiced frames are ordered behind all others, and not read there.
-    ordered = _ascending(
-        graph, graph("Where", voiced, log_f0, graph.number(_LATER)), graph("Shape", f0_hz)
-    )
+    later = graph.double(_LATER)
+    ordered = _ascending(graph, graph("Where", voiced, log_f0, later), graph("Shape", f0_hz))
     counted = graph("Max", count, graph.ints(1))
     low, median, high = (_percentile(graph, ordered, counted, q) for q in (25.0, 50.0, 75.0))
-    spread = graph("Div", graph("Sub", high, low), graph.number(QUARTILES_TO_SIGMA))
-    spread = graph("Max", spread, graph.number(SMALLEST_SPREAD))
+    spread = graph("Div", graph("Sub", high, low), graph.double(QUARTILES_TO_SIGMA))
+    spread = graph("Max", spread, graph.double(SMALLEST_SPREAD))
     found = graph("Concat", median, spread, axis=0)
-    neutral = np.array([target.log_f0_median, target.log_f0_spread], np.float32)
+    neutral = np.array([target.log_f0_median, target.log_f0_spread])
     some = graph("Greater", count, graph.ints(0))
     return graph("Where", some, found, graph.constant(neutral))
 
@@ -94,23 +93,23 @@ def add_moved_pitch(
     Args:
         graph: changed in place.
         f0_hz: value of shape (F,).
-        statistics: value of shape (2,), median and spread of the source's log F0.
+        statistics: value of shape (2,), float64, median and spread of the source's log F0.
         target: whose range the pitch moves to.
         pitch_st: value of shape (), semitones.
     """
     median = graph.part(statistics, 0, 1, 0)
     spread = graph.part(statistics, 1, 2, 0)
     low, high = SPREAD_RATIO_LIMITS
-    ratio = graph("Div", graph.number(target.log_f0_spread), spread)
-    ratio = graph("Clip", ratio, graph.number(low), graph.number(high))
-    height = graph("Log", graph("Max", f0_hz, graph.number(1.0)))
+    ratio = graph("Div", graph.double(target.log_f0_spread), spread)
+    ratio = graph("Clip", ratio, graph.double(low), graph.double(high))
+    height = graph("Log", graph.cast(graph("Max", f0_hz, graph.number(1.0)), np.float64))
     height = graph("Mul", graph("Sub", height, median), ratio)
-    shift = graph("Mul", pitch_st, graph.number(np.log(2.0) / 12.0))
-    centre = graph("Add", shift, graph.number(target.log_f0_median))
+    shift = graph("Mul", graph.cast(pitch_st, np.float64), graph.double(np.log(2.0) / 12.0))
+    centre = graph("Add", shift, graph.double(target.log_f0_median))
     moved = graph("Exp", graph("Add", height, centre))
-    moved = graph("Clip", moved, graph.number(LOWEST_PITCH_HZ), graph.number(HIGHEST_PITCH_HZ))
+    moved = graph("Clip", moved, graph.double(LOWEST_PITCH_HZ), graph.double(HIGHEST_PITCH_HZ))
     voiced = graph("Greater", f0_hz, graph.number(0.0))
-    return graph("Where", voiced, moved, graph.number(0.0))
+    return graph("Where", voiced, graph.cast(moved, np.float32), graph.number(0.0))
 
 
 def _ascending(graph: Graph, values: str, count: str) -> str:
@@ -123,7 +122,7 @@ def _percentile(graph: Graph, ordered: str, count: str, percent: float) -> str:
     share = graph.constant(np.array(percent / 100.0))
     place = graph("Mul", graph.cast(last, np.float64), share)
     below = graph("Floor", place)
-    fraction = graph.cast(graph("Sub", place, below), np.float32)
+    fraction = graph("CastLike", graph("Sub", place, below), ordered)
     index = graph.cast(below, np.int64)
     lower = graph("Gather", ordered, index)
     upper = graph("Gather", ordered, graph("Min", graph("Add", index, graph.ints(1)), last))

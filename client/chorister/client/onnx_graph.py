@@ -54,6 +54,10 @@ class Graph:
         """Add a float32 scalar and return its name."""
         return self.constant(np.array(value, np.float32))
 
+    def double(self, value: float) -> str:
+        """Add a float64 scalar and return its name."""
+        return self.constant(np.array(value, np.float64))
+
     def input(
         self, name: str, kind: type, shape: Sequence[int | str], default: NDArray[Any] | None = None
     ) -> str:

@@ -61,17 +61,14 @@ def _normalised_difference(graph: Graph, samples: str) -> str:
     mean = graph(
         "AveragePool", squares, kernel_shape=[_SPAN_BLOCKS], strides=[_HOP_BLOCKS]
     )  # (1, 260, F)
-    total = graph(
-        "Mul", graph.cast(mean, np.float64), graph.constant(np.array(float(_SPAN_BLOCKS)))
-    )
+    total = graph("Mul", graph.cast(mean, np.float64), graph.double(_SPAN_BLOCKS))
     total = graph("Transpose", graph("Squeeze", total, graph.ints(0)), perm=[1, 0])
-    quiet = np.array(f0.QUIET * f0.SPAN_SAMPLES, np.float64)
-    total = graph("Add", total, graph.constant(quiet))
+    total = graph("Add", total, graph.double(f0.QUIET * f0.SPAN_SAMPLES))
     running = graph("CumSum", total, graph.constant(np.array(1, np.int64)))
     # difference / (running / lag), the running mean's lag brought up
     scaled = graph("Mul", total, graph.constant(lags.astype(np.float64)))
     normal = graph.cast(graph("Div", scaled, running), np.float32)
-    return graph("Pad", normal, graph.ints(0, 1, 0, 0), graph.constant(np.array(1.0, np.float32)))
+    return graph("Pad", normal, graph.ints(0, 1, 0, 0), graph.number(1.0))
 
 
 def _best_path(graph: Graph, costs: str) -> str:
@@ -164,7 +161,7 @@ def _refined(graph: Graph, difference: str, path: str) -> str:
     shift = graph("Div", graph("Mul", graph("Sub", before, after), graph.number(0.5)), curve)
     shift = graph("Clip", shift, graph.number(-0.5), graph.number(0.5))
     period = graph("Add", graph.cast(lag, np.float64), graph.cast(shift, np.float64))
-    hz = graph("Div", graph.constant(np.array(float(SAMPLE_RATE_HZ))), period)
+    hz = graph("Div", graph.double(SAMPLE_RATE_HZ), period)
     hz = graph(
         "Clip", graph.cast(hz, np.float32), graph.number(f0.LOWEST_HZ), graph.number(f0.HIGHEST_HZ)
     )

@@ -70,9 +70,9 @@ class Personalised:
         kept: True if the adapter is in the model now; False if zero-shot is better and was kept.
         adapter: the tensors by name; empty if not kept.
         loss_before: mean over held-out segments, zero-shot.
-        loss_after: the same with the adapter.
+        loss_after: the same with the adapter; with the last one tried, if none was kept.
         similarity_before: mean cosine of conversions with the speaker's vector, zero-shot.
-        similarity_after: the same with the adapter.
+        similarity_after: the same with the adapter, likewise.
         steps: optimiser steps done.
         seconds: time taken.
     """
@@ -149,20 +149,21 @@ def personalise(
     judge = _Judge(list(held_out)[:_MAX_HELD_OUT], probes, profile, encoder)
     adapters.detach_personal(model)
     model.requires_grad_(False)
-    loss_before, similarity_before = judge.loss(model), judge.similarity(model)
-    steps = _train(model, training, profile, judge, settings, began, on_step)
-    loss_after, similarity_after = judge.loss(model), judge.similarity(model)
-    kept = loss_after < loss_before and similarity_after >= similarity_before
-    adapter = adapters.read_personal(model) if kept else {}
-    if not kept:
+    before = judge.look(model)
+    steps, best, last = _train(model, training, profile, judge, before, settings, began, on_step)
+    kept = best is not None
+    if best is not None:
+        adapters.write_personal(model, best.adapter)
+    else:
         adapters.detach_personal(model)
+    after = (best or last).seen
     return Personalised(
         kept,
-        adapter,
-        loss_before,
-        loss_after,
-        similarity_before,
-        similarity_after,
+        best.adapter if best is not None else {},
+        before.loss,
+        after.loss,
+        before.similarity,
+        after.similarity,
         steps,
         time.monotonic() - began,
     )
@@ -179,6 +180,21 @@ def disguised(recording: Recording, factor: float) -> Recording:
     places = np.arange(count) * factor
     samples = np.interp(places, np.arange(len(recording.samples)), recording.samples)
     return Recording(samples.astype(np.float32), f"{recording.name}*{factor}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    loss: float
+    similarity: float
+
+    def beats(self, zero_shot: _Seen) -> bool:
+        return self.loss < zero_shot.loss and self.similarity >= zero_shot.similarity
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    seen: _Seen
+    adapter: dict[str, Tensor]
 
 
 class _Judge:
@@ -209,6 +225,10 @@ class _Judge:
         part = Recording(probe.samples[:_PROBE_SAMPLES], probe.name)
         return extract_features(part), profile_from([part], self._encoder)
 
+    def look(self, model: VoiceModel) -> _Seen:
+        """Both figures."""
+        return _Seen(self.loss(model), self.similarity(model))
+
     def loss(self, model: VoiceModel) -> float:
         """Mean reconstruction loss of the held-out segments."""
         model.eval()
@@ -229,11 +249,12 @@ def _train(
     training: Sequence[Recording],
     profile: SpeakerProfile,
     judge: _Judge,
+    zero_shot: _Seen,
     settings: PersonaliseSettings,
     began: float,
     on_step: Callable[[int], None],
-) -> int:
-    """Leaves the adapter with the lowest held-out loss in the model; returns the steps done."""
+) -> tuple[int, _Candidate | None, _Candidate]:
+    """Steps done, the best adapter that beats zero-shot if there was one, and the last one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         adapters.attach_personal(model, adapters.PersonalAdapterSpec(settings.rank))
@@ -246,7 +267,9 @@ def _train(
         content = model.encoder(batch.log_mel, batch.source_mel_mean, batch.source_mel_std)
     content = content.clone()
     loss_of = SpectralLoss()
-    best = (judge.loss(model), adapters.read_personal(model))
+    best: _Candidate | None = None
+    last = _Candidate(zero_shot, adapters.read_personal(model))
+    lowest = zero_shot.loss
     worse = done = 0
     while done < settings.steps and worse < settings.patience:
         if settings.max_s is not None and time.monotonic() - began > settings.max_s:
@@ -261,13 +284,13 @@ def _train(
         done += 1
         on_step(1)
         if done % settings.check_every == 0 or done == settings.steps:
-            loss = judge.loss(model)
-            worse = worse + 1 if loss >= best[0] else 0
-            if loss < best[0]:
-                best = (loss, adapters.read_personal(model))
-    adapters.write_personal(model, best[1])
+            last = _Candidate(judge.look(model), adapters.read_personal(model))
+            worse = worse + 1 if last.seen.loss >= lowest else 0
+            lowest = min(lowest, last.seen.loss)
+            if last.seen.beats(zero_shot) and (best is None or last.seen.loss < best.seen.loss):
+                best = last
     model.requires_grad_(False)
-    return done
+    return done, best, last
 
 
 def _speak(model: VoiceModel, batch: VoiceBatch, content: Tensor, hiss: Tensor) -> Tensor:

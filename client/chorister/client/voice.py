@@ -36,12 +36,12 @@ class SourceStatistics:
     Attributes:
         mel_mean: shape (80,), float32.
         mel_std: shape (80,), float32.
-        log_f0: shape (2,), float32, median and spread.
+        log_f0: shape (2,), float64, median and spread of the logarithm of F0 in Hz.
     """
 
     mel_mean: FloatArray
     mel_std: FloatArray
-    log_f0: FloatArray
+    log_f0: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,111 @@
+"""A small voice file and something like speech, for every test that converts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from chorister.client import consent
+from chorister.client.export import Origin, export_voice
+from chorister.shared.privacy.ledger_file import LedgerFile
+from chorister.shared.randomness import SystemRandomness
+from chorister.shared.signing import SigningKey
+from chorister.shared.types import FloatArray
+from chorister.shared.voice.model import ModelSettings, VoiceModel
+from chorister.shared.voice.profile import SpeakerProfile
+
+NOW_S = 1_800_000_000
+RATE = 16_000
+Permits = Callable[[consent.Purpose], consent.Permit]
+
+
+def speech_like(seconds: float, seed: int = 0) -> FloatArray:
+    """Gliding harmonics with formant-like colour, noise bursts and pauses, at about -26 dB."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(round(seconds * RATE)) / RATE
+    f0 = 150.0 * np.exp(0.25 * np.sin(2 * np.pi * 0.6 * t + seed))
+    phase = np.cumsum(f0) / RATE
+    tone = sum(np.sin(2 * np.pi * k * phase) / k**0.8 for k in range(1, 20))
+    voiced = (np.sin(2 * np.pi * 1.1 * t) > -0.3).astype(np.float64)
+    hiss = rng.normal(0, 0.4, len(t)) * (np.sin(2 * np.pi * 1.1 * t) < -0.8)
+    smooth = np.convolve(voiced, np.ones(320) / 320, "same")
+    swell = 0.7 + 0.3 * np.sin(2 * np.pi * 0.23 * t)
+    return (0.05 * swell * (tone * smooth + hiss)).astype(np.float32)
+
+
+def a_profile(seed: int, median_hz: float = 210.0) -> SpeakerProfile:
+    rng = np.random.default_rng(seed)
+    vector = rng.normal(size=256).astype(np.float32)
+    return SpeakerProfile(
+        vector=vector / np.linalg.norm(vector),
+        mel_mean=rng.normal(-4.0, 1.0, 80).astype(np.float32),
+        mel_std=rng.uniform(0.5, 2.0, 80).astype(np.float32),
+        log_f0_median=float(np.log(median_hz)),
+        log_f0_spread=0.2,
+        seconds=30.0,
+    )
+
+
+@pytest.fixture(scope="session")
+def speech() -> Callable[[float, int], FloatArray]:
+    return speech_like
+
+
+@pytest.fixture(scope="session")
+def target() -> SpeakerProfile:
+    return a_profile(1)
+
+
+@pytest.fixture
+def small_model() -> VoiceModel:
+    return untrained_model()
+
+
+def untrained_model() -> VoiceModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = VoiceModel(
+            ModelSettings(
+                content=8, encoder_width=16, encoder_blocks=2, decoder_width=24, decoder_blocks=2
+            )
+        )
+        # Untrained blocks start as near identities: make them count.
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    return model.requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="session")
+def permits(tmp_path_factory: pytest.TempPathFactory) -> Permits:
+    """Permits of a speaker who consented to all but 'speech', until an hour after NOW_S."""
+    key = SigningKey.generate(SystemRandomness())
+    purposes: tuple[consent.Purpose, ...] = ("training", "conversion", "plain_export")
+    record = consent.give(
+        key,
+        controller="the tests",
+        purposes=purposes,
+        given_s=NOW_S,
+        expires_s=NOW_S + 3600,
+        jurisdiction="EU",
+    )
+    path = tmp_path_factory.mktemp("ledger") / "ledger.jsonl"
+    ledger = LedgerFile(path, owner=key.verify_key().name, federation="tests")
+    return lambda purpose: consent.permit(
+        record, purpose, device=key.verify_key(), now_s=NOW_S, ledger=ledger
+    )
+
+
+@pytest.fixture(scope="session")
+def voice_path(
+    tmp_path_factory: pytest.TempPathFactory, permits: Permits, target: SpeakerProfile
+) -> Path:
+    """A voice file of an untrained small model."""
+    path = tmp_path_factory.mktemp("voice") / "voice.onnx"
+    origin = Origin("a" * 64, "b" * 64, "somebody")
+    export_voice(untrained_model(), target, permits("plain_export"), origin, path, now_s=NOW_S)
+    return path
