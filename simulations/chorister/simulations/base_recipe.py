@@ -73,6 +73,7 @@ class StageSettings(Settings):
         largest_warp: filterbank warping is drawn between its reciprocal and itself.
         speaker_weight: of 1 - cosine to the target in converted speech, by our speaker encoder.
         teacher_weight: the same by GE2E, which the evaluation also judges by (and says so).
+        residual_weight: of the similarity to the source beyond the target's own, by GE2E.
         cycle_weight: of the distance between the content of source and converted speech.
         fooling_weight: of being taken for real by the critics.
         matching_weight: of the distance between the critics' hidden layers.
@@ -91,6 +92,7 @@ class StageSettings(Settings):
     largest_warp: Annotated[float, Field(ge=1.0, le=1.4)] = 1.22
     speaker_weight: NotNegative = 0.0
     teacher_weight: NotNegative = 0.0
+    residual_weight: NotNegative = 0.0
     cycle_weight: NotNegative = 0.0
     fooling_weight: NotNegative = 0.0
     matching_weight: NotNegative = 0.0

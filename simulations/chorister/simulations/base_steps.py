@@ -147,14 +147,25 @@ class Trainee(nn.Module):
         terms["cycle"] = (stage.cycle_weight, (again - content.detach()).square().mean())
         terms["phones_again"] = (stage.phone_weight, self._phone_loss(again, batch))
         if judges.teacher is not None:
-            teacher = _distance(judges.teacher(wav), batch.teacher_centroid)
-            terms["teacher"] = (stage.teacher_weight, teacher)
+            vectors = judges.teacher(wav)
+            terms["teacher"] = (
+                stage.teacher_weight,
+                _distance(vectors, batch.teacher_centroid),
+            )
+            terms["residual"] = (stage.residual_weight, _residual(vectors, batch.teacher_centroid))
         return wav
 
 
 def _distance(vectors: Tensor, centroids: Tensor) -> Tensor:
     """1 - cosine of (B, 256) with the next example's centroid, averaged."""
     return 1.0 - (vectors * centroids.roll(1, 0)).sum(dim=1).mean()
+
+
+def _residual(vectors: Tensor, centroids: Tensor) -> Tensor:
+    """How much nearer (B, 256) lies to its source than the target itself does, averaged."""
+    near = (vectors * centroids).sum(dim=1)
+    natural = (centroids.roll(1, 0) * centroids).sum(dim=1)
+    return nn.functional.relu(near - natural).mean()
 
 
 def _criticise(
