@@ -12,6 +12,7 @@ asks a second time.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,8 +50,6 @@ from chorister.shared.signing import Certificate, SigningKey, VerifyKey
 from chorister.shared.types import MaskedDelta, NoisedDelta
 
 __all__ = ["Acceptance", "Party"]
-
-PHASES = ("advertised", "shared", "masked", "confirmed", "revealed")
 
 
 @dataclass(slots=True)
@@ -312,7 +311,7 @@ class Party:
         peers, _ = self._known()
         survivors, sharers = self._survivors, self._sharers
         if survivors is None or sharers is None:
-            raise _damaged()
+            raise AssertionError("a confirmed party knows its survivors")
         quorum = self._thresholds(peers).vote_quorum
         voters = self._count_votes(request, survivors, peers)
         _require(
@@ -353,7 +352,8 @@ class Party:
             "unreadable": list(self._unreadable),
             "survivors": None if self._survivors is None else self._survivors.to_bytes(),
         }  # fmt: skip
-        return codec.encode(plain)
+        body = codec.encode(plain)
+        return hashlib.sha256(body).digest() + body
 
     @classmethod
     def from_state(cls, state: bytes) -> Party:
@@ -362,34 +362,34 @@ class Party:
         Raises:
             ProtocolViolation: the state is damaged.
         """
-        try:
-            plain = codec.decode(state)
-            if plain["phase"] not in PHASES:
-                raise _damaged()
-            sealing, masking, seed = (bytearray(secret) for secret in plain["secrets"])
-            secrets = _Secrets(sealing, masking, seed)
-            secrets.agreed = dict(plain["agreed"])
-            secrets.held = dict(plain["held"])
-            peers = None
-            if plain["peers"] is not None:
-                own, roster, *columns = plain["peers"]
-                peers = _Peers(own, roster, *(_rows(column) for column in columns))
-            return cls(
-                plain["phase"],
-                RoundTerms.from_bytes(plain["terms"]),
-                plain["advertisement"],
-                secrets,
-                peers=peers,
-                chosen=_members(plain["chosen"]),
-                view=plain["view"],
-                sharers=_members(plain["sharers"]),
-                unreadable=tuple(plain["unreadable"]),
-                survivors=None
-                if plain["survivors"] is None
-                else Survivors.from_bytes(plain["survivors"]),
-            )
-        except (BadMessage, KeyError, TypeError, ValueError):
-            raise _damaged() from None
+        # What fits its digest is what this device stored; nobody else writes it (it is sealed).
+        digest, body = state[:32], state[32:]
+        if hashlib.sha256(body).digest() != digest:
+            raise ProtocolViolation(
+                "A device continues a round from the state that it stored.", "a damaged state",
+                "The round ends on this device; the next one starts afresh.",
+            )  # fmt: skip
+        plain = codec.decode(body)
+        sealing, masking, seed = (bytearray(secret) for secret in plain["secrets"])
+        secrets = _Secrets(sealing, masking, seed)
+        secrets.agreed = dict(plain["agreed"])
+        secrets.held = dict(plain["held"])
+        peers, survivors = plain["peers"], plain["survivors"]
+        if peers is not None:
+            own, roster, *columns = peers
+            peers = _Peers(own, roster, *(_rows(column) for column in columns))
+        return cls(
+            plain["phase"],
+            RoundTerms.from_bytes(plain["terms"]),
+            plain["advertisement"],
+            secrets,
+            peers=peers,
+            chosen=_members(plain["chosen"]),
+            view=plain["view"],
+            sharers=_members(plain["sharers"]),
+            unreadable=tuple(plain["unreadable"]),
+            survivors=None if survivors is None else Survivors.from_bytes(survivors),
+        )
 
     def _expect(self, phase: str, what: str) -> None:
         if self.phase != phase:
@@ -401,7 +401,7 @@ class Party:
 
     def _known(self) -> tuple[_Peers, Members]:
         if self._peers is None or self._chosen is None:
-            raise _damaged()
+            raise AssertionError("a party that shared knows its peers")
         return self._peers, self._chosen
 
     def _thresholds(self, peers: _Peers) -> Thresholds:
@@ -449,13 +449,6 @@ def _require(holds: bool, rule: str, found: object = "something else") -> None:
         raise ProtocolViolation(
             f"The protocol demands that {rule}.", str(found), "The round ends on this device."
         )
-
-
-def _damaged() -> ProtocolViolation:
-    return ProtocolViolation(
-        "A device continues a round from the state that it stored.", "a damaged state",
-        "The round ends on this device; the next one starts afresh.",
-    )  # fmt: skip
 
 
 def _rows(column: bytes) -> list[bytes]:

@@ -432,7 +432,7 @@ def test_beyond_the_assumed_fraction_a_device_is_exposed() -> None:
 def test_a_damaged_state_ends_the_round() -> None:
     rehearsal, _ = _stopped("mask")
     state = rehearsal.devices[NAME].state
-    for damaged in (b"", state[:-1], state.replace(b"shared", b"shaved"), b"\xa0"):
+    for damaged in (b"", state[:-1], state.replace(b"shared", b"shaved"), bytes(32), b"x"):
         with pytest.raises(ProtocolViolation, match="damaged"):
             Party.from_state(damaged)
 
