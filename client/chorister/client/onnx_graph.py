@@ -43,7 +43,7 @@ class Graph:
     def constant(self, value: NDArray[Any]) -> str:
         """Add a constant and return its name."""
         name = self._new("constant")
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self.initializers.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def ints(self, *values: int) -> str:

@@ -172,7 +172,7 @@ def test_statistics_that_are_given_are_used(voice_path: Path, speech: Speech) ->
     free = voice.run(samples)
     own = free.statistics
     np.testing.assert_array_equal(voice.run(samples, own).samples, free.samples)
-    other = SourceStatistics(own.mel_mean + 1, own.mel_std, own.log_f0 + [0.3, 0])
+    other = SourceStatistics(own.mel_mean + 1, own.mel_std, own.log_f0 + np.array([0.3, 0]))
     changed = voice.run(samples, other)
     assert snr_db(free.samples, changed.samples) < 30
     voiced = (free.f0_hz > 0) & (changed.f0_hz > 60)
