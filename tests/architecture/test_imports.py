@@ -53,7 +53,9 @@ def test_the_servers_round_runs_without_torch() -> None:
         "bad = [m for m in ('torch', 'opacus', 'chorister.client') if m in sys.modules]; "
         "sys.exit(str(bad) if bad else 0)"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert found.returncode == 0, found.stderr
 
 

@@ -1,7 +1,7 @@
 """The Flower side of a device: each message opens the device, does one step of a round, answers.
 
-Whatever goes wrong here is answered with one word. The reason stays on the device, in its ledger: an
-exception's text may hold what must not leave.
+Whatever goes wrong here is answered with one word. The reason stays on the device, in its ledger:
+an exception's text may hold what must not leave.
 """
 
 from __future__ import annotations
@@ -82,7 +82,10 @@ def _answer(message: Message, context: Context, step: Step) -> Message:
     except Exception as error:
         log.exception("Exchange %s failed.", exchange)
         device.ledger.append(
-            "refusal", exchange=exchange, round=round_id, rule="the device works",
+            "refusal",
+            exchange=exchange,
+            round=round_id,
+            rule="the device works",
             found=type(error).__name__,
         )
         return _refuse(message, "failed")

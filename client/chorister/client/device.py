@@ -9,10 +9,11 @@ from importlib.metadata import entry_points
 from typing import Protocol
 
 from chorister.client.budget import DeviceBudget
-from chorister.client.consent import ConsentRecord, Withdrawal
+from chorister.client.consent import ConsentRecord
 from chorister.client.rounds import RoundStore
 from chorister.client.secagg_party import Acceptance
 from chorister.client.train import TrainingMaterial
+from chorister.shared.enrolment import Withdrawal
 from chorister.shared.errors import UsageError
 from chorister.shared.privacy.ledger_file import LedgerFile
 from chorister.shared.randomness import Randomness
@@ -93,7 +94,8 @@ def find_opener() -> OpenDevice:
     if kind not in known:
         raise UsageError(
             f"The environment variable {ENVIRONMENT} names a kind of device: {', '.join(known)}.",
-            repr(kind), "Start the app with a command of Chorister, which sets it.",
+            repr(kind),
+            "Start the app with a command of Chorister, which sets it.",
         )
     opener: OpenDevice = known[kind].load()
     return opener

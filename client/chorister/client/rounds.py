@@ -1,8 +1,8 @@
 """A device's secrets between the messages of a round: sealed on disk, gone when the round is.
 
-Each message of a round may run in a fresh process, and Flower's own state is neither erased nor kept over
-a restart. So the party's state is sealed (AES-256-GCM) under a key that only the device has. What may
-happen once only (revealing shares) is marked on disk before it is sent.
+Each message of a round may run in a fresh process, and Flower's own state is neither erased nor
+kept over a restart. So the party's state is sealed (AES-256-GCM) under a key that only the device
+has. What may happen once only (revealing shares) is marked on disk before it is sent.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Local training of the shared adapter: Opacus DP-SGD, the base frozen.
 
-Why this is differentially private for one segment (the privacy unit): segments have fixed boundaries and
-do not overlap; each is prepared from its own samples and from statistics of the enrolment set, which is
-disjoint; the loss is per example; whether a segment takes part in a step is an independent secret draw.
-Opacus computes and clips the per-sample gradients; its noise and its sampler are replaced, because they
-use a generator that is not cryptographic unless a package is there that is not.
+Why this is differentially private for one segment (the privacy unit): segments have fixed
+boundaries and do not overlap; each is prepared from its own samples and from statistics of the
+enrolment set, which is disjoint; the loss is per example; whether a segment takes part in a step
+is an independent secret draw. Opacus computes and clips the per-sample gradients; its noise and its
+sampler are replaced, because they use a generator that is not cryptographic unless a package is
+there that is not.
 
 Source: Abadi et al. 2016, algorithm 1, with Poisson sampling.
 """
@@ -23,12 +24,13 @@ from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
 from chorister.client.consent import Permit
+from chorister.client.material import Segments
 from chorister.shared.errors import BadSettings
 from chorister.shared.privacy.budget import PrivacyEvent
 from chorister.shared.privacy.charges import segment_event
 from chorister.shared.randomness import Randomness
 from chorister.shared.settings import SegmentPrivacy, TrainingTask
-from chorister.shared.types import Adapter, AdapterDelta, Recording
+from chorister.shared.types import Adapter, AdapterDelta
 from chorister.shared.voice import adapters
 from chorister.shared.voice.batches import own_voice_batch
 from chorister.shared.voice.losses import reconstruction_loss
@@ -42,11 +44,11 @@ class TrainingMaterial:
     """What one device trains on.
 
     Attributes:
-        segments: the protected segments, all of one length, not overlapping.
+        segments: the protected segments, all of one length, not overlapping, with their features.
         profile: of the speaker, from the enrolment set, which shares no sample with the segments.
     """
 
-    segments: tuple[Recording, ...]
+    segments: Segments
     profile: SpeakerProfile
 
     def __repr__(self) -> str:
@@ -104,7 +106,7 @@ def train_shared_adapter(
         BadSettings: there are no segments, or the adapter is of another layout.
     """
     permit.require("training", now_s)
-    if not material.segments:
+    if not len(material.segments):
         raise BadSettings(
             "A device trains on at least one segment.", "none", "Record more speech for training."
         )
@@ -122,9 +124,10 @@ def train_shared_adapter(
         _poisson_sample(len(material.segments), probability, sampler)
         for _ in range(task.local_steps)
     ]
-    # Only what some step will use is analysed, and it goes through the frozen base once.
+    # What some step will use goes through the frozen base once.
     used = sorted(set().union(*samples)) or [0]
-    batch, targets = own_voice_batch([material.segments[i] for i in used], material.profile)
+    own = material.segments.select(used)
+    batch, targets = own_voice_batch(own.recordings, material.profile, own.features)
     model.eval().requires_grad_(False)
     examples = Examples(frozen_part(model, batch), targets)
     row = {segment: i for i, segment in enumerate(used)}
@@ -177,7 +180,8 @@ class _PlainLearner:
     def step(self, examples: Examples, excitation: torch.Generator) -> None:
         self._optimiser.zero_grad(set_to_none=True)
         if len(examples):
-            (_losses(self._head, examples, excitation).sum() / self._expected).backward()
+            loss = _losses(self._head, examples, excitation).sum() / self._expected
+            torch.autograd.backward(loss)
             self._optimiser.step()
 
     def close(self) -> None:
@@ -185,7 +189,7 @@ class _PlainLearner:
 
 
 class _PrivateLearner:
-    """DP-SGD by Opacus: gradients a segment, clipped, summed, noised, divided by the expected batch."""
+    """DP-SGD by Opacus: a gradient a segment, clipped, summed, noised, over the expected batch."""
 
     def __init__(
         self,
@@ -209,7 +213,7 @@ class _PrivateLearner:
     def step(self, examples: Examples, excitation: torch.Generator) -> None:
         self._optimiser.zero_grad(set_to_none=True)
         if len(examples):
-            _losses(self._network, examples, excitation).sum().backward()
+            torch.autograd.backward(_losses(self._network, examples, excitation).sum())
         else:
             # An empty Poisson sample still takes its noise: leaving it out would tell that it was.
             for p in self._parameters:

@@ -1,4 +1,4 @@
-"""The Flower side of the server: rounds until there are enough, and messages as Flower carries them."""
+"""The Flower side of the server: rounds until there are enough, messages as Flower carries them."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class Authority:
 
     @contextmanager
     def _changing(self) -> Iterator[_State]:
-        with exclusive_lock(self._path.with_name(self._path.name + ".lock")):
+        with exclusive_lock(self._path.with_name(f".{self._path.name}.lock")):
             state = self._load()
             yield state
             plain = {

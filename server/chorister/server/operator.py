@@ -67,7 +67,8 @@ def open_operator() -> Operator:
     if kind not in known:
         raise UsageError(
             f"The environment variable {ENVIRONMENT} names a kind of operator: {', '.join(known)}.",
-            repr(kind), "Start the app with a command of Chorister, which sets it.",
+            repr(kind),
+            "Start the app with a command of Chorister, which sets it.",
         )
     operator: Operator = known[kind].load()()
     return operator

@@ -9,8 +9,8 @@
     7 reveal     shares                         ->  the noisy sum, and only it
     8 update     mean delta -> server optimiser -> new shared adapter, named by its digest
 
-The server never holds one client's delta in the clear. Any stage may lose devices; when too few are left
-the round is aborted, the adapter stays as it was, and what was spent stays spent.
+The server never holds one client's delta in the clear. Any stage may lose devices; when too few
+are left the round is aborted, the adapter stays as it was, and what was spent stays spent.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from chorister.shared.secagg.messages import Advertisement
 from chorister.shared.secagg.quantise import check_norm, mean_delta
 from chorister.shared.secagg.terms import RoundTerms
 from chorister.shared.types import Adapter
-
 
 M = TypeVar("M")
 
@@ -71,7 +70,9 @@ def _run(log: _RoundLog) -> None:
     settings, registry = operator.settings, operator.registry
     version = operator.registry.latest()
     if version is None:
-        raise RoundAborted("A round starts from an adapter.", "an empty registry", "Store the first.")
+        raise RoundAborted(
+            "A round starts from an adapter.", "an empty registry", "Store the first."
+        )
     adapter = registry.get(version.sha256)
 
     # 2 cohort: those whose budget covers the round
@@ -81,7 +82,9 @@ def _run(log: _RoundLog) -> None:
     chosen = choose_cohort(available, settings.aggregation.cohort_share, randomness.fork("cohort"))
     if len(chosen) < 2:
         raise RoundAborted(
-            "A cohort has at least two devices.", f"{len(chosen)} available", "Wait for more devices."
+            "A cohort has at least two devices.",
+            f"{len(chosen)} available",
+            "Wait for more devices.",
         )
 
     # 1 terms

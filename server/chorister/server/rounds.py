@@ -1,7 +1,7 @@
 """What the server remembers of each round: one line of JSON, written when the round is over.
 
-That line is the round's commit point. A server that is started again goes on after the last line; what an
-unfinished round had left behind is not in any sum, and its budget stays charged.
+That line is the round's commit point. A server that is started again goes on after the last line;
+what an unfinished round had left behind is not in any sum, and its budget stays charged.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def read_rounds(path: Path) -> list[RoundRecord]:
         sound = False
     if not sound:
         raise BadLedger(
-            f"{path.name} holds one line a round, from 1 on.", "something else",
+            f"{path.name} holds one line a round, from 1 on.",
+            "something else",
             "Restore it from a backup.",
         )
     return found

@@ -9,6 +9,9 @@ from chorister.shared.secagg.terms import RoundTerms
 from chorister.shared.settings import Federation
 from chorister.shared.types import Adapter
 
+# A run without privacy still needs a bound to quantise within; no honest delta comes near it.
+PLAIN_BOUND = 64.0
+
 
 def plan_round(
     settings: Federation,
@@ -42,7 +45,7 @@ def plan_round(
         round_number=number,
         dimension=len(adapter.values),
         modulus_bits=aggregation.modulus_bits,
-        clip_norm=privacy.clip_norm,
+        clip_norm=privacy.clip_norm if settings.private else PLAIN_BOUND,
         noise_multiplier=privacy.noise_multiplier if settings.private else 0.0,
         adapter=adapter_sha256,
         simulated=simulated,

@@ -1,7 +1,7 @@
 """How the mean delta of a round becomes the next shared adapter.
 
-Source: FedAvg, McMahan et al. 2017; FedAdam, Reddi et al. 2021, algorithm 2. Both see only the noisy sum,
-so whatever they do costs no further privacy (post-processing).
+Source: FedAvg, McMahan et al. 2017; FedAdam, Reddi et al. 2021, algorithm 2. Both see only the
+noisy sum, so whatever they do costs no further privacy (post-processing).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The command `chorister`: it finds its sub-commands through entry points.
 
 A sub-command is a module named in the group `chorister.commands`, with `SUMMARY` (one line) and
-`main(argv) -> int`. A device without the simulation extra has fewer of them installed, not broken ones.
+`main(argv) -> int`. A device without the simulation extra has fewer of them installed, not broken
+ones.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def _run(entry: EntryPoint, argv: list[str]) -> int:
             raise
         complain(
             f"'chorister {entry.name}' needs a package that is not installed. Found: no module "
-            f"'{error.name}'. Install the extra that brings it, for all of them: pip install 'chorister[all]'."
+            f"'{error.name}'. Install the extra that brings it; pip install 'chorister[all]' "
+            "brings them all."
         )
         return 1
     except KeyboardInterrupt:

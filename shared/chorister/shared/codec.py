@@ -7,6 +7,7 @@ Canonical means that equal values have equal bytes, so a digest or a signature c
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import cbor2
@@ -36,14 +37,23 @@ def decode(data: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Any:
     try:
         value = cbor2.loads(data)
         canonical = cbor2.dumps(value, canonical=True) == data
-    except (cbor2.CBORError, ValueError, TypeError, RecursionError, OverflowError, MemoryError) as e:
+    except (
+        cbor2.CBORError,
+        ValueError,
+        TypeError,
+        RecursionError,
+        OverflowError,
+        MemoryError,
+    ) as e:
         raise BadMessage(
-            "A message is canonical CBOR.", f"bytes that do not decode ({type(e).__name__})",
+            "A message is canonical CBOR.",
+            f"bytes that do not decode ({type(e).__name__})",
             "Drop the message.",
         ) from None
     if not canonical or not _is_plain(value):
         raise BadMessage(
-            "A message is canonical CBOR of plain data.", "another spelling or a tagged value",
+            "A message is canonical CBOR of plain data.",
+            "another spelling or a tagged value",
             "Drop the message.",
         )
     return value
@@ -54,7 +64,7 @@ def digest(value: Plain) -> str:
     return hashlib.sha256(encode(value)).hexdigest()
 
 
-def fields(value: Any, kinds: dict[str, type], what: str) -> dict[str, Any]:
+def fields(value: Any, kinds: Mapping[str, type], what: str) -> dict[str, Any]:
     """Return the dictionary if it has exactly these fields of exactly these types.
 
     Args:
@@ -72,7 +82,8 @@ def fields(value: Any, kinds: dict[str, type], what: str) -> dict[str, Any]:
     ):
         raise BadMessage(
             f"{what} has the fields {', '.join(f'{k} ({t.__name__})' for k, t in kinds.items())}.",
-            "other fields or types", "Drop the message.",
+            "other fields or types",
+            "Drop the message.",
         )
     return value
 

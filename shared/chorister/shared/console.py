@@ -25,7 +25,9 @@ class Step(Protocol):
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Give a command the options --quiet and --json."""
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object and nothing else"
+    )
 
 
 def apply_output_options(options: argparse.Namespace) -> None:
@@ -66,7 +68,11 @@ def progress(title: str, total: int) -> Iterator[Step]:
         say(f"{title} ...")
         yield lambda done=1: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+    )
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=False) as bar:
         task = bar.add_task(title, total=total)
         yield lambda done=1: bar.advance(task, done)

@@ -60,7 +60,7 @@ class ProtocolViolation(ChoristerError):
 
 
 class RoundAborted(ChoristerError):
-    """A round cannot be finished (too few survivors, for one); its budget is settled by the rules."""
+    """A round cannot be finished (too few survivors, for one); its budget follows the rules."""
 
 
 class BudgetExhausted(ChoristerError):

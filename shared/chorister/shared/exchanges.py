@@ -5,10 +5,10 @@
     share       server: roster                         device: share bundle
     contribute  server: shares for it, shared adapter  device: masked input
     confirm     server: survivors                      device: vote
-    reveal      server: votes                          device: shares of the survivors' and drop-outs' secrets
+    reveal      server: votes                          device: shares that unmask the sum
 
-The last four carry messages of `chorister.shared.secagg.messages` as they are; `contribute` adds the
-shared adapter, whose digest the signed terms name.
+The last four carry messages of `chorister.shared.secagg.messages` as they are; `contribute` adds
+the shared adapter, whose digest the signed terms name.
 """
 
 from __future__ import annotations
@@ -121,7 +121,9 @@ class Assignment:
         plain = codec.fields(codec.decode(data), kinds, "An assignment")
         if len(plain["values"]) % 4:
             raise BadMessage(
-                "An adapter is float32 values.", f"{len(plain['values'])} bytes", "Drop the message."
+                "An adapter is float32 values.",
+                f"{len(plain['values'])} bytes",
+                "Drop the message.",
             )
         values = np.frombuffer(plain["values"], dtype="<f4").astype(np.float32)
         if not np.all(np.isfinite(values)):

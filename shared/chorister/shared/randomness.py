@@ -1,8 +1,8 @@
 """Where random bytes come from, as a type.
 
 A deployment takes its keys, masks and noise from the operating system only. A simulation needs runs
-that reproduce and uses a keyed generator; that class lives in `chorister.simulations`, so a device that
-has only the client installed has no other source than the operating system's.
+that reproduce and uses a keyed generator; that class lives in `chorister.simulations`, so a device
+that has only the client installed has no other source than the operating system's.
 """
 
 from __future__ import annotations

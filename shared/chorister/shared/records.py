@@ -1,6 +1,7 @@
 """Protocol messages in Flower's records: one ConfigRecord with one field of bytes.
 
-Flower carries bytes and nothing else, so that what leaves a device is exactly what the protocol encodes.
+Flower carries bytes and nothing else, so that what leaves a device is exactly what the protocol
+encodes.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def unpack(content: RecordDict) -> bytes:
     value = record.get(FIELD) if isinstance(record, ConfigRecord) and len(content) == 1 else None
     if not isinstance(value, bytes):
         raise BadMessage(
-            f"A message is one record '{RECORD}' with the bytes '{FIELD}'.", "another record",
+            f"A message is one record '{RECORD}' with the bytes '{FIELD}'.",
+            "another record",
             "Drop the message.",
         )
     return value

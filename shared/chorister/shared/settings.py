@@ -1,7 +1,7 @@
 """Settings as typed, bounded values, read from TOML.
 
-An unknown key, a wrong type or a value out of range stops the command before anything starts, with the
-nearest known key. Units are in the names.
+An unknown key, a wrong type or a value out of range stops the command before anything starts, with
+the nearest known key. Units are in the names.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class SpeakerPrivacy(Settings):
         epsilon_max: device and server refuse a round past it.
     """
 
-    clip_norm: Positive = 0.05
+    clip_norm: Positive = 0.5
     noise_multiplier: NotNegative = 1.0
     delta_dp: Delta = 1e-3
     epsilon_max: Positive = 50.0
@@ -115,7 +115,7 @@ class TrainingTask(Settings):
 
     local_steps: Annotated[int, Field(ge=1, le=1000)] = 8
     expected_batch_size: Annotated[int, Field(ge=1, le=256)] = 8
-    learning_rate: Positive = 0.1
+    learning_rate: Positive = 1.0
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
 
 
@@ -133,7 +133,7 @@ class Aggregation(Settings):
     """
 
     corrupt_fraction: Share = 0.0
-    dropout_fraction: Share = 0.34
+    dropout_fraction: Annotated[float, Field(ge=0.0, le=0.5)] = 0.15
     modulus_bits: Annotated[int, Field(ge=16, le=32)] = 32
     optimiser: Literal["fedavg", "fedadam"] = "fedavg"
     server_learning_rate: Positive = 1.0
@@ -147,7 +147,8 @@ class Federation(Settings):
     Attributes:
         name: the federation's name, bound into every certificate and key.
         rounds: how many rounds to run.
-        private: False turns clipping of segments and all noise off: the baseline, never for real speakers.
+        private: False turns clipping of segments and all noise off: the baseline, never for real
+            speakers.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=64)] = "simulation"
@@ -170,7 +171,8 @@ def _explain(cls: type[BaseModel], error: ValidationError, where: str) -> BadSet
         return BadSettings(f"{where} holds known keys only.", f"'{key}'", advice)
     return BadSettings(
         f"{where}: '{key}' must be valid ({first['msg'][0].lower()}{first['msg'][1:]}).",
-        repr(first["input"]), "Correct this value.",
+        repr(first["input"]),
+        "Correct this value.",
     )
 
 

@@ -64,12 +64,14 @@ class VerifyKey:
             BadSignature: it is not.
         """
         try:
-            Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, _labelled(label, payload))
+            Ed25519PublicKey.from_public_bytes(self.raw).verify(
+                signature, _labelled(label, payload)
+            )
         except (InvalidSignature, ValueError):
             raise BadSignature(
                 f"A '{label}' carries a signature by key {self.name}.",
                 "a signature that does not verify",
-                "Drop it; if it came from your own device, check that it uses the key it enrolled with.",
+                "Drop it; if it came from your own device, check that it uses its enrolled key.",
             ) from None
 
     @property
@@ -110,7 +112,9 @@ class Certificate:
     ) -> Certificate:
         """Return a certificate signed by the authority."""
         unsigned = cls(device_key, federation, not_after_s, b"")
-        return cls(device_key, federation, not_after_s, authority.sign(CERTIFICATE, unsigned._body()))
+        return cls(
+            device_key, federation, not_after_s, authority.sign(CERTIFICATE, unsigned._body())
+        )
 
     def check(self, authority: VerifyKey, federation: str, now_s: int) -> None:
         """Return if the authority signed this for the federation and it has not ended.
@@ -121,12 +125,14 @@ class Certificate:
         authority.verify(CERTIFICATE, self._body(), self.signature)
         if self.federation != federation:
             raise BadSignature(
-                f"A certificate names the federation '{federation}'.", f"'{self.federation}'",
+                f"A certificate names the federation '{federation}'.",
+                f"'{self.federation}'",
                 "Enrol the device with this federation's authority.",
             )
         if now_s > self.not_after_s:
             raise BadSignature(
-                "A certificate has not ended.", f"one that ended at {self.not_after_s} (Unix time)",
+                "A certificate has not ended.",
+                f"one that ended at {self.not_after_s} (Unix time)",
                 "Ask the enrolment authority for a new one.",
             )
 
@@ -150,11 +156,15 @@ class Certificate:
         codec.fields(plain, kinds, "A certificate")
         if len(plain["device_key"]) != 32 or len(plain["signature"]) != 64:
             raise BadMessage(
-                "A certificate has a key of 32 and a signature of 64 bytes.", "other lengths",
+                "A certificate has a key of 32 and a signature of 64 bytes.",
+                "other lengths",
                 "Drop the message.",
             )
         return cls(
-            VerifyKey(plain["device_key"]), plain["federation"], plain["not_after_s"], plain["signature"]
+            VerifyKey(plain["device_key"]),
+            plain["federation"],
+            plain["not_after_s"],
+            plain["signature"],
         )
 
     def _body(self) -> bytes:

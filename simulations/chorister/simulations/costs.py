@@ -5,29 +5,36 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from chorister.client.prepare import SEGMENT_S
 from chorister.server.rounds import RoundRecord
 from chorister.shared.privacy.budget import PrivacyEvent
 from chorister.shared.privacy.events import PrivacyFigure
 from chorister.shared.privacy.segment_level import segment_figure
 from chorister.shared.privacy.speaker_level import largest_delta, speaker_figure
 from chorister.shared.settings import SegmentPrivacy, SpeakerPrivacy
+from chorister.shared.voice.audio import probe_recording
 from chorister.simulations import network
-from chorister.simulations.facts import longest_recording_segments
-from chorister.simulations.speakers import split_speaker
+from chorister.simulations.speakers import Speaker, split_speaker
 from chorister.simulations.world import World
 
 MEANINGFUL = 10.0
 NO_GUARANTEE = "no meaningful guarantee"
 FLOATING_POINT = (
-    "The noise of DP-SGD is floating-point Gaussian noise; attacks on its last bits (Mironov 2012) are "
-    "outside of this figure."
+    "The noise of DP-SGD is floating-point Gaussian noise; attacks on its last bits (Mironov "
+    "2012) are outside of this figure."
 )
 ENROLMENT = (
     "The enrolment set (speaker vector, mel and F0 statistics) is not protected by this unit; the "
     "speaker-level figure covers it."
 )
+SINGLE = (
+    "Clients with one recording: enrolment and training come from the same breath, so the "
+    "segment-level figure is no guarantee for them."
+)
 TRUST = "It holds if at least min_honest devices in the sum are honest and draw their noise."
-SIMULATED = "This run's randomness is simulated and not private: the figure is what a real run would cost."
+SIMULATED = (
+    "This run's randomness is simulated and not private: the figure is what a real run would cost."
+)
 
 
 def budgets(world: World, records: list[RoundRecord]) -> list[dict[str, Any]]:
@@ -55,16 +62,15 @@ def _segment(
     single = any(split_speaker(s).single_recording for s in world.clients)
     caveats = [ENROLMENT, FLOATING_POINT, SIMULATED]
     if single:
-        caveats.insert(
-            0, "Clients with one recording: enrolment and training come from the same breath, so the "
-            "segment-level figure is no guarantee for them.",
-        )  # fmt: skip
-    size = longest_recording_segments(network.load_material(speaker).segments)
+        caveats.insert(0, SINGLE)
+    size = _segments_in_longest_recording(speaker)
     return {
         **_common(figure, "segment", "the client that spent most"),
         "epsilon_max": privacy.epsilon_max,
         "sampling": "Poisson, on the device and secret; probability "
-        f"{booked[0].sample_rate:.3g} a step" if booked else "none",
+        f"{booked[0].sample_rate:.3g} a step"
+        if booked
+        else "none",
         "noise_multiplier": privacy.noise_multiplier,
         "clip_norm": privacy.clip_norm,
         "events": sum(event.steps for event in booked),
@@ -116,6 +122,12 @@ def _common(figure: PrivacyFigure, unit: str, holder: str) -> dict[str, Any]:
         ],
         "neighbouring_relation": figure.relation,
     }
+
+
+def _segments_in_longest_recording(speaker: Speaker) -> int:
+    """Return how many segments at most come from one training recording of a speaker."""
+    pieces = split_speaker(speaker).training
+    return max(int(probe_recording(piece.utterance.path) / SEGMENT_S) for piece in pieces)
 
 
 def _group(figure: PrivacyFigure, size: int) -> dict[str, Any] | None:

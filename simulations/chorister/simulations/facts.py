@@ -10,7 +10,6 @@ from typing import Any
 
 from chorister.shared.console import progress
 from chorister.shared.errors import BadCorpus
-from chorister.shared.types import Recording
 from chorister.shared.voice.audio import probe_recording
 from chorister.simulations import network
 from chorister.simulations.speakers import Speaker, split_speaker
@@ -57,7 +56,8 @@ def _speaker(world: World, speaker: Speaker, role: str) -> dict[str, Any]:
     split = split_speaker(speaker)
     device = network.open_speaker(world, speaker)
     material = network.load_material(speaker, device.vault)
-    if role == "client" and not material.segments:
+    network.load_segments(speaker, device.vault, "held_out")
+    if role == "client" and not len(material.segments):
         raise BadCorpus(
             "Every client has at least one audible segment to train on.",
             f"none for speaker {speaker.name}",
@@ -89,15 +89,6 @@ def _speaker(world: World, speaker: Speaker, role: str) -> dict[str, Any]:
         "segments": len(material.segments),
         "note": "all from one recording" if split.single_recording else None,
     }
-
-
-def longest_recording_segments(recordings: tuple[Recording, ...]) -> int:
-    """Return the largest number of segments that come from one recording."""
-    counts: dict[str, int] = {}
-    for segment in recordings:
-        name = segment.name.rpartition("#")[0].partition("[")[0]
-        counts[name] = counts.get(name, 0) + 1
-    return max(counts.values(), default=0)
 
 
 def _cpu() -> str:

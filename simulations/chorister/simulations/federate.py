@@ -1,4 +1,4 @@
-"""Run the rounds of one federation: the ServerApp and the ClientApp of a deployment, on an engine."""
+"""Run the rounds of one federation: the ServerApp and ClientApp of a deployment, on an engine."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ def run_rounds(world: World, title: str) -> list[RoundRecord]:
 
 def _run_in_process(world: World, step: Step) -> None:
     grid = InProcessGrid(client_app, len(world.clients), on_delivery=step)
-    context = Context(
-        run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={}
-    )
+    context = Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={})
     server_app(grid, context)
 
 
@@ -60,14 +58,14 @@ def _run_on_ray(world: World, step: Step) -> None:
         import ray
     except ModuleNotFoundError:
         raise UsageError(
-            "The engine 'ray' needs the package ray.", "it is not installed",
+            "The engine 'ray' needs the package ray.",
+            "it is not installed",
             "Install it with: pip install 'chorister[simulation]', or use --engine in-process.",
         ) from None
     from flwr.simulation import run_simulation
 
     # One thread a client: the same sums in the same order as in one process.
     os.environ["OMP_NUM_THREADS"] = "1"
-    resources = {"num_cpus": world.scenario.ray.cpus, "num_gpus": world.scenario.ray.gpus}
     done: Callable[[], None] = step
     with network.on_each_round(done), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -77,7 +75,10 @@ def _run_on_ray(world: World, step: Step) -> None:
                 client_app,
                 num_supernodes=len(world.clients),
                 backend_config={
-                    "client_resources": resources,
+                    "client_resources": {
+                        "num_cpus": world.scenario.ray.cpus,
+                        "num_gpus": world.scenario.ray.gpus,
+                    },
                     "init_args": {"logging_level": "ERROR", "log_to_driver": False},
                 },
             )

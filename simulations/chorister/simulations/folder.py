@@ -1,12 +1,12 @@
 """The output folder of a run: where everything lies, and what a resumed run may build on.
 
-    run.json  metrics.csv  ledger.jsonl  voice.onnx  report.html  adapters/  samples/
-    state/plan.json            what was asked for; a resumed run must ask for the same
-    state/world.json           the speakers and their files
-    state/rounds.jsonl         one line a finished or aborted round: the commit point of each
-    state/server/              the server's own files
-    state/devices/NAME/        a simulated device: its vault, budget and ledger
-    baselines/NAME/            the same layout for a baseline
+run.json  metrics.csv  ledger.jsonl  voice.onnx  report.html  adapters/  samples/
+state/plan.json            what was asked for; a resumed run must ask for the same
+state/world.json           the speakers and their files
+state/rounds.jsonl         one line a finished or aborted round: the commit point of each
+state/server/              the server's own files
+state/devices/NAME/        a simulated device: its vault, budget and ledger
+baselines/NAME/            the same layout for a baseline
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ def open_folder(out: Path, plan: dict[str, Any], *, resume: bool) -> RunFolder:
         return folder
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(
-            "An output folder is empty or not there yet.", f"{out} with files in it",
+            "An output folder is empty or not there yet.",
+            f"{out} with files in it",
             "Choose another --out, or go on with that run by --resume.",
         )
     try:
@@ -147,14 +148,16 @@ def check_room(out: Path, needed_bytes: int) -> None:
     if free < needed_bytes:
         raise UsageError(
             f"A run needs {needed_bytes / 2**20:.0f} MiB of disk.",
-            f"{free / 2**20:.0f} MiB free at {where}", "Free some, or choose another --out.",
+            f"{free / 2**20:.0f} MiB free at {where}",
+            "Free some, or choose another --out.",
         )
 
 
 def cannot_write(path: Path, error: OSError) -> UsageError:
     """Return the error for a file that cannot be written."""
     return UsageError(
-        f"{path.name} can be written.", os.strerror(error.errno or 0),
+        f"{path.name} can be written.",
+        os.strerror(error.errno or 0),
         "Check the disk's free space and the folder's permissions; go on with --resume.",
     )
 
@@ -164,17 +167,20 @@ def _check_same_plan(folder: RunFolder, plan: dict[str, Any]) -> None:
         stored = json.loads(folder.plan.read_text(encoding="utf-8"))
     except OSError:
         raise UsageError(
-            "--resume goes on with a run that was started before.", f"no run in {folder.root}",
+            "--resume goes on with a run that was started before.",
+            f"no run in {folder.root}",
             "Leave out --resume.",
         ) from None
     except ValueError:
         raise UsageError(
-            "state/plan.json holds what the run was started with.", "a damaged file",
+            "state/plan.json holds what the run was started with.",
+            "a damaged file",
             "Start again in a new folder.",
         ) from None
     different = sorted(k for k in stored.keys() | plan.keys() if stored.get(k) != plan.get(k))
     if different:
         raise UsageError(
-            "A resumed run asks for the same as before.", f"other values of: {', '.join(different)}",
+            "A resumed run asks for the same as before.",
+            f"other values of: {', '.join(different)}",
             "Repeat the first command with --resume added, or start in a new folder.",
         )

@@ -1,7 +1,7 @@
 """A Flower Grid for one machine: it calls the ClientApp in this process, one message at a time.
 
-Every message and reply, and every client's context, goes through Flower's own protobuf form, so nothing
-passes that a network would not carry, and no object is shared between clients.
+Every message and reply, and every client's context, goes through Flower's own protobuf form, so
+nothing passes that a network would not carry, and no object is shared between clients.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class InProcessGrid(Grid):
         stored[:] = context_to_proto(context).SerializeToString()
         if self._on_delivery is not None and message.metadata.group_id:
             self._on_delivery()
-        return message_to_proto(reply).SerializeToString()
+        return bytes(message_to_proto(reply).SerializeToString())
 
 
 def _message(wire: bytes) -> Message:
@@ -129,7 +129,7 @@ def _context(partition: int, nodes: int) -> bytes:
         state=RecordDict(),
         run_config={},
     )
-    return context_to_proto(context).SerializeToString()
+    return bytes(context_to_proto(context).SerializeToString())
 
 
 def _read_context(wire: bytes) -> Context:

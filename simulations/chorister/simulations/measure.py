@@ -1,4 +1,5 @@
-"""How good a shared adapter is: held-out loss of speakers, and whether a change is more than chance.
+"""How good a shared adapter is: held-out loss of speakers, and whether a change is more than
+chance.
 
 Only a simulation can do this: it holds all recordings. No client ever sends its loss.
 """
@@ -13,7 +14,8 @@ import numpy as np
 import torch
 from scipy import stats
 
-from chorister.shared.types import Adapter, Recording
+from chorister.client.material import Segments
+from chorister.shared.types import Adapter
 from chorister.shared.voice import adapters
 from chorister.shared.voice.batches import hiss_for, own_voice_batch
 from chorister.shared.voice.losses import reconstruction_loss
@@ -23,7 +25,7 @@ from chorister.shared.voice.shared_head import SharedHead, frozen_part
 
 # The vocoder's noise is the same in every comparison, so that only the adapter differs.
 HISS_SEED = 0
-MAX_SEGMENTS = 12
+MAX_SEGMENTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class PairedTest:
 def losses(
     model: VoiceModel,
     versions: Sequence[Adapter],
-    segments: Sequence[Recording],
+    segments: Segments,
     profile: SpeakerProfile,
 ) -> list[float]:
     """Return one speaker's mean reconstruction loss under each version of the shared adapter.
@@ -65,10 +67,11 @@ def losses(
     Args:
         model: the base with a shared adapter attached.
         versions: adapters to compare.
-        segments: of the speaker, never trained on, one length; at most 12 are used.
+        segments: of the speaker, never trained on, one length; at most 8 are used.
         profile: from the speaker's enrolment set.
     """
-    batch, targets = own_voice_batch(list(segments)[:MAX_SEGMENTS], profile)
+    used = segments.select(range(min(len(segments), MAX_SEGMENTS)))
+    batch, targets = own_voice_batch(used.recordings, profile, used.features)
     model.eval()
     frozen, head = frozen_part(model, batch), SharedHead(model)
     hiss = hiss_for(batch, torch.Generator().manual_seed(HISS_SEED))

@@ -1,8 +1,8 @@
 """Simulated devices and the simulated server's desk, opened from a run folder.
 
-Both engines and every process of a run come here: the folder is named by an environment variable that the
-simulation sets, and what a client is follows from its place among the nodes. A device is a folder of
-its own, as on a laptop: a vault of keys, consent and profile, a budget, a ledger.
+Both engines and every process of a run come here: the folder is named by an environment variable
+that the simulation sets, and what a client is follows from its place among the nodes. A device is
+a folder of its own, as on a laptop: a vault of keys, consent and profile, a budget, a ledger.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from chorister.client.budget import DeviceBudget
 from chorister.client.consent import ConsentRecord, Permit, Purpose, give, permit
 from chorister.client.device import ENVIRONMENT as DEVICE
 from chorister.client.device import Device
+from chorister.client.material import Segments, analyse
 from chorister.client.prepare import enrolment_gain, level_by, segments
 from chorister.client.rounds import RoundStore
 from chorister.client.secagg_party import Acceptance
@@ -37,12 +39,12 @@ from chorister.server.rounds import RoundRecord
 from chorister.shared import codec
 from chorister.shared.enrolment import PossessionProof
 from chorister.shared.errors import ChoristerError
-from chorister.shared.privacy.limits import segment_limit, speaker_limit
 from chorister.shared.privacy.budget import PrivacyEvent
 from chorister.shared.privacy.ledger_file import LedgerFile, system_clock
+from chorister.shared.privacy.limits import segment_limit, speaker_limit
 from chorister.shared.records import ADVERTISE, CONFIRM, CONTRIBUTE, REVEAL, SHARE
 from chorister.shared.signing import Certificate, SigningKey
-from chorister.shared.types import Adapter, Recording
+from chorister.shared.types import Adapter
 from chorister.shared.voice import adapters
 from chorister.shared.voice.base import load_base
 from chorister.shared.voice.model import VoiceModel
@@ -51,7 +53,7 @@ from chorister.shared.voice.speaker import load_speaker_encoder
 from chorister.simulations.folder import RunFolder
 from chorister.simulations.randomness import SimulatedRandomness
 from chorister.simulations.scenario import Scenario
-from chorister.simulations.speakers import Piece, Skipped, Speaker, split_speaker
+from chorister.simulations.speakers import Skipped, Speaker, split_speaker
 from chorister.simulations.world import World, load_world
 
 FOLDER = "CHORISTER_SIMULATION"
@@ -59,6 +61,7 @@ CERTIFICATE_LIFE_S = 365 * 86_400
 # More recordings hardly change a profile, and each costs analysis time.
 PROFILE_RECORDINGS = 12
 CONSENT_LIFE_S = 365 * 86_400
+ANALYSIS = ("profile.sealed", "gain.sealed", "training.sealed", "held_out.sealed")
 _STAGES = {
     ADVERTISE: "advertise",
     SHARE: "share",
@@ -171,8 +174,13 @@ def open_operator() -> Operator:
     )
 
 
-def enrol_devices(world: World) -> None:
-    """Give every speaker what enrolment gives a device: identity, certificate, consent, vault."""
+def enrol_devices(world: World, prepared_by: RunFolder | None = None) -> None:
+    """Give every speaker what enrolment gives a device: identity, certificate, consent, vault.
+
+    Args:
+        world: of the run.
+        prepared_by: a run with the same speakers and seed, whose analysis of recordings is copied.
+    """
     authority, now_s = open_authority(world), system_clock()
     federation = world.scenario.federation.name
     for speaker in world.speakers:
@@ -192,6 +200,9 @@ def enrol_devices(world: World) -> None:
         vault.put("identity", key.secret_bytes())
         vault.put("certificate", codec.encode(certificate.to_plain()))
         vault.put("consent", codec.encode(consent.to_plain()))
+        if prepared_by is not None:
+            for item in ANALYSIS:
+                shutil.copyfile(prepared_by.device(speaker.name) / item, folder / item)
     registry = Registry(world.folder.adapters)
     if registry.latest() is None:
         registry.store(first_adapter(world.scenario), parent=None, round_id=None, survivors=0)
@@ -229,7 +240,11 @@ class OpenSpeaker:
             ConsentRefused: its consent does not cover it.
         """
         return permit(
-            self.consent, purpose, device=self.key.verify_key(), now_s=self.now_s, ledger=self.ledger
+            self.consent,
+            purpose,
+            device=self.key.verify_key(),
+            now_s=self.now_s,
+            ledger=self.ledger,
         )
 
 
@@ -276,32 +291,37 @@ def rewind(folder: RunFolder, finished: int, adapter_sha256: str | None) -> None
         shutil.rmtree(marks)
 
 
-def load_profile(speaker: Speaker, vault: Vault | None) -> tuple[SpeakerProfile, float]:
-    """Return a speaker's profile and gain from the enrolment set; kept in the vault once computed."""
-    if vault is not None and vault.has("profile"):
+def load_profile(speaker: Speaker, vault: Vault) -> tuple[SpeakerProfile, float]:
+    """Return a speaker's profile and gain by the enrolment set; kept in the vault once computed."""
+    if vault.has("profile"):
         gain = float(np.frombuffer(vault.get("gain"), dtype="<f8")[0])
         return SpeakerProfile.from_bytes(vault.get("profile")), gain
     pieces = split_speaker(speaker).enrolment[:PROFILE_RECORDINGS]
     recordings = speaker.read_all(pieces, Skipped())
     gain = enrolment_gain(recordings)
     profile = profile_from([level_by(r, gain) for r in recordings], load_speaker_encoder())
-    if vault is not None:
-        vault.put("gain", np.array([gain], dtype="<f8").tobytes())
-        vault.put("profile", profile.to_bytes())
+    vault.put("gain", np.array([gain], dtype="<f8").tobytes())
+    vault.put("profile", profile.to_bytes())
     return profile, gain
 
 
-def load_material(speaker: Speaker, vault: Vault | None = None) -> TrainingMaterial:
-    """Return what a speaker trains on: profile of the enrolment set, segments of the training set."""
-    profile, gain = load_profile(speaker, vault)
-    return TrainingMaterial(read_segments(speaker, split_speaker(speaker).training, gain), profile)
+def load_material(speaker: Speaker, vault: Vault) -> TrainingMaterial:
+    """Return what a speaker trains on: the enrolment set's profile, the training set's segments."""
+    profile, _ = load_profile(speaker, vault)
+    return TrainingMaterial(load_segments(speaker, vault, "training"), profile)
 
 
-def read_segments(
-    speaker: Speaker, pieces: tuple[Piece, ...], gain: float
-) -> tuple[Recording, ...]:
-    """Return the segments of some of a speaker's recordings."""
-    return segments(speaker.read_all(pieces, Skipped()), gain=gain)
+def load_segments(
+    speaker: Speaker, vault: Vault, part: Literal["training", "held_out"]
+) -> Segments:
+    """Return the segments of a part of a speaker's recordings; kept in the vault once analysed."""
+    if vault.has(part):
+        return Segments.from_bytes(vault.get(part))
+    _, gain = load_profile(speaker, vault)
+    pieces = getattr(split_speaker(speaker), part)
+    found = analyse(segments(speaker.read_all(pieces, Skipped()), gain=gain))
+    vault.put(part, found.to_bytes())
+    return found
 
 
 def open_vault(folder: Path, randomness: SimulatedRandomness) -> Vault:
@@ -358,7 +378,9 @@ def _maybe_drop_out(
     for name, stage in _STAGES.items():
         draw = randomness.fork(f"drop-out {round_id} {stage}").uint64(1)
         if float(draw[0]) * 2.0**-64 < getattr(scenario.dropout, stage):
-            raise DroppedOut("A simulated client may go away.", f"it did at {stage}", "None needed.")
+            raise DroppedOut(
+                "A simulated client may go away.", f"it did at {stage}", "None needed."
+            )
         if name == exchange:
             return
 
@@ -377,7 +399,7 @@ def on_each_round(listener: Callable[[], None]) -> Iterator[None]:
 
 
 def _before_commit(folder: RunFolder, record: RoundRecord) -> None:
-    """Note how long every journal is at a round's commit, so that a resumed run can go back to it."""
+    """Note how long every journal is at a round's commit, so that a resumed run can go back."""
     for listener in _listeners:
         listener()
     lengths = {str(p.relative_to(folder.root)): p.stat().st_size for p in _journals(folder)}

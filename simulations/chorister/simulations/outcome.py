@@ -1,4 +1,4 @@
-"""What a federation's adapters came to: losses by version, budgets, and the rounds as run.json has them."""
+"""What a federation's adapters came to: losses by version, and the rounds as run.json has them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from chorister.shared.records import ADVERTISE, CONFIRM, CONTRIBUTE, REVEAL, SHA
 from chorister.shared.types import Adapter
 from chorister.simulations import network
 from chorister.simulations.measure import losses, paired_test
-from chorister.simulations.speakers import split_speaker
 from chorister.simulations.world import World
 
 NAMES = {
@@ -66,10 +65,9 @@ def measure_versions(world: World, title: str) -> Measured:
         for table, speakers in zip(tables, (world.held_out, world.clients), strict=True):
             for speaker in speakers:
                 device = network.open_speaker(world, speaker)
-                profile, gain = network.load_profile(speaker, device.vault)
-                pieces = split_speaker(speaker).held_out
-                segments = network.read_segments(speaker, pieces, gain)
-                if segments:
+                profile, _ = network.load_profile(speaker, device.vault)
+                segments = network.load_segments(speaker, device.vault, "held_out")
+                if len(segments):
                     table[speaker.name] = losses(model, versions, segments, profile)
                 step()
     return Measured(versions, *tables)
@@ -88,11 +86,10 @@ def measure_alone(world: World, title: str) -> dict[str, Any]:
         for table, speakers in zip(tables, (world.held_out, world.clients), strict=True):
             for speaker in speakers:
                 device = network.open_speaker(world, speaker)
-                profile, gain = network.load_profile(speaker, device.vault)
-                pieces = split_speaker(speaker).held_out
-                segments = network.read_segments(speaker, pieces, gain)
+                profile, _ = network.load_profile(speaker, device.vault)
+                segments = network.load_segments(speaker, device.vault, "held_out")
                 own = _train_alone(world, device)
-                if segments:
+                if len(segments):
                     before, after = losses(model, (first, own), segments, profile)
                     table[speaker.name] = (before, after)
                 step()

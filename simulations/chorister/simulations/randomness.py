@@ -22,7 +22,9 @@ class SimulatedRandomness(Randomness):
     statement = "simulated randomness, not private"
 
     def __init__(self, seed: int, *labels: str) -> None:
-        key = hashlib.sha256(b"chorister simulation" + seed.to_bytes(8, "big", signed=True)).digest()
+        key = hashlib.sha256(
+            b"chorister simulation" + seed.to_bytes(8, "big", signed=True)
+        ).digest()
         for label in labels:
             key = hmac.digest(key, label.encode(), "sha256")
         self._key = key
@@ -38,7 +40,7 @@ class SimulatedRandomness(Randomness):
         return expand(key, n)
 
     def fork(self, label: str) -> SimulatedRandomness:
-        """Return the source at this path with one more label; it does not depend on draws so far."""
+        """Return the source one label further on; it does not depend on the draws so far."""
         child = SimulatedRandomness.__new__(SimulatedRandomness)
         child._key = hmac.digest(self._key, b"fork" + label.encode(), "sha256")
         child._draws = 0

@@ -115,7 +115,9 @@ def _read_corpus(scenario: Scenario, data: Path | None) -> Corpus:
         names = scenario.speakers or None
         return open_corpus(data, speakers=names, shift=scenario.shift)
     say("No --data: synthesising voices with espeak-ng.")
-    corpus = open_corpus(embedded_corpus(), speakers=scenario.speakers or None, shift=scenario.shift)
+    corpus = open_corpus(
+        embedded_corpus(), speakers=scenario.speakers or None, shift=scenario.shift
+    )
     found = measure_separation(corpus.speakers, shipped_embed())
     say(
         f"{found.speakers} voices; cosine with the own voice {found.same:.2f}, with others "
@@ -206,7 +208,7 @@ def _baseline(world: World, name: str) -> dict[str, Any]:
         world.corpus_sha256, world.skipped,
     )  # fmt: skip
     plain.save()
-    network.enrol_devices(plain)
+    network.enrol_devices(plain, prepared_by=world.folder)
     finished = read_rounds(folder.server / ROUNDS_FILE)
     network.rewind(folder, len(finished), finished[-1].adapter_sha256 if finished else None)
     records = run_rounds(plain, "Baseline: without privacy")

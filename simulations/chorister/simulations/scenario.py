@@ -20,7 +20,7 @@ Stage = Literal["advertise", "share", "masked", "confirm", "reveal"]
 
 
 class Dropout(Settings):
-    """Probability that a client vanishes at an exchange and stays away for the rest of the round."""
+    """Probability that a client vanishes at an exchange and stays away until the round ends."""
 
     advertise: Share = 0.0
     share: Share = 0.0
@@ -36,7 +36,7 @@ class AdapterLayout(Settings):
         rank: principal directions of the decoder that the envelope shift follows.
     """
 
-    rank: Annotated[int, Field(ge=0, le=8)] = 2
+    rank: Annotated[int, Field(ge=0, le=8)] = 1
 
 
 class RayResources(Settings):
@@ -102,7 +102,9 @@ def read_scenario(name: str | None, overrides: Mapping[str, Any]) -> Scenario:
 def packaged_scenarios() -> list[str]:
     """Return the names of the scenarios that come with Chorister."""
     folder = resources.files("chorister.simulations") / "scenarios"
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+    return sorted(
+        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
+    )
 
 
 def _find(name: str) -> Path:
@@ -112,6 +114,7 @@ def _find(name: str) -> Path:
     if name in packaged_scenarios():
         return Path(str(resources.files("chorister.simulations") / "scenarios" / f"{name}.toml"))
     raise BadSettings(
-        "A scenario is a TOML file or a packaged name.", f"'{name}'",
+        "A scenario is a TOML file or a packaged name.",
+        f"'{name}'",
         f"Packaged scenarios: {', '.join(packaged_scenarios())}.",
     )

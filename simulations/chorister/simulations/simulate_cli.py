@@ -34,17 +34,29 @@ def main(argv: list[str]) -> int:
         epilog=EXAMPLES + ", ".join(packaged_scenarios()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("scenario", nargs="?", help="a TOML file or a packaged name (default: default)")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="speech; without it voices are synthesised")
+    parser.add_argument(
+        "scenario", nargs="?", help="a TOML file or a packaged name (default: default)"
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="speech; without it voices are synthesised"
+    )
     parser.add_argument("--clients", type=int, metavar="N", help="how many speakers take part")
     parser.add_argument("--rounds", type=int, metavar="R", help="how many rounds")
     parser.add_argument("--seed", type=int, metavar="S", help="of everything that is drawn")
     parser.add_argument("--engine", choices=("in-process", "ray"), help="who calls the clients")
-    parser.add_argument("--private", choices=("on", "off"), help="off: plain averaging, as a baseline")
-    parser.add_argument("--federated", choices=("on", "off"), help="off: each device alone, as a baseline")
+    parser.add_argument(
+        "--private", choices=("on", "off"), help="off: plain averaging, as a baseline"
+    )
+    parser.add_argument(
+        "--federated", choices=("on", "off"), help="off: each device alone, as a baseline"
+    )
     parser.add_argument("--speakers", metavar="A,B", help="only these speakers")
-    parser.add_argument("--split", metavar="FILE:NAME", help="only the speakers of a list in a JSON file")
-    parser.add_argument("--out", type=Path, default=Path("OUT"), metavar="DIR", help="output folder (OUT)")
+    parser.add_argument(
+        "--split", metavar="FILE:NAME", help="only the speakers of a list in a JSON file"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("OUT"), metavar="DIR", help="output folder (OUT)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on after the last finished round")
     add_output_options(parser)
     options = parser.parse_args(argv)
@@ -63,7 +75,12 @@ def main(argv: list[str]) -> int:
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:
-    names = {"clients": "clients", "seed": "seed", "engine": "engine", "rounds": "federation.rounds"}
+    names = {
+        "clients": "clients",
+        "seed": "seed",
+        "engine": "engine",
+        "rounds": "federation.rounds",
+    }
     found = {
         key: getattr(options, name)
         for name, key in names.items()

@@ -1,7 +1,8 @@
-"""The last part of a run: personal voices for speakers outside the federation, and audio to compare.
+"""The last part of a run: personal voices for speakers outside the federation, and audio to
+compare.
 
-Each voice is personalised on top of the final shared adapter from the speaker's own recordings, as its
-owner's device would do it; nothing of it is shared. The first becomes voice.onnx.
+Each voice is personalised on top of the final shared adapter from the speaker's own recordings, as
+its owner's device would do it; nothing of it is shared. The first becomes voice.onnx.
 """
 
 from __future__ import annotations
@@ -83,9 +84,9 @@ class _Target:
 
     def personalise(self, steps: int, on_step: Any) -> Personalised:
         """Train the personal adapter on the speaker's own recordings."""
-        split = split_speaker(self._speaker)
-        training = network.read_segments(self._speaker, split.training, self._gain)
-        held_out = network.read_segments(self._speaker, split.held_out, self._gain)
+        vault = self._device.vault
+        training = network.load_segments(self._speaker, vault, "training").recordings
+        held_out = network.load_segments(self._speaker, vault, "held_out").recordings
         other = _other_speaker(self._world, self._speaker)
         return personalise(
             self._personal,
@@ -103,7 +104,9 @@ class _Target:
     def export(self) -> dict[str, Any]:
         """Write voice.onnx."""
         path = self._world.folder.voice
-        origin = Origin(BASE_SHA256, adapter_digest(self._final), self._device.key.verify_key().name)
+        origin = Origin(
+            BASE_SHA256, adapter_digest(self._final), self._device.key.verify_key().name
+        )
         permission = self._device.permit("plain_export")
         now_s = self._device.now_s
         digest = export_voice(self._personal, self._profile, permission, origin, path, now_s=now_s)
@@ -166,7 +169,7 @@ def _other_speaker(world: World, speaker: Speaker) -> Speaker:
 
 
 def _same_sentence(source: Speaker, target: Speaker) -> tuple[Piece, Piece]:
-    """Return a held-out piece of the source, and the target's own saying of it where there is one."""
+    """Return a held-out piece of the source, and the target's own saying of it if there is one."""
     pieces = split_speaker(source).held_out
     words = {u.transcript(): u for u in target.utterances if u.transcript()}
     for piece in pieces:

@@ -1,7 +1,7 @@
 """What a simulation knows that no real server would: who the speakers are and what they recorded.
 
-A world is written once (state/world.json) and read by every process of the run, so that a client can be
-materialised from its place when a message for it arrives, and forgotten afterwards.
+A world is written once (state/world.json) and read by every process of the run, so that a client
+can be materialised from its place when a message for it arrives, and forgotten afterwards.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ SEGMENT_MECHANISM = "gaussian"
 def speaker_event(terms: RoundTerms) -> PrivacyEvent | None:
     """Return what a round under these terms costs each speaker of its cohort; None without noise.
 
-    It is the noise of `min_honest` devices: what more survivors add is not counted on. No sampling is
-    claimed: the server knows who was asked.
+    It is the noise of `min_honest` devices: what more survivors add is not counted on. No sampling
+    is claimed: the server knows who was asked.
     """
     if not terms.private:
         return None

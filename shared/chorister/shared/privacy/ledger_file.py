@@ -92,7 +92,7 @@ class LedgerFile:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the file against other writers, with all their entries read."""
-        with exclusive_lock(self.path.with_name(self.path.name + ".lock")):
+        with exclusive_lock(self.path.with_name(f".{self.path.name}.lock")):
             torn = 0
             if self.path.exists():
                 torn = self._catch_up()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from chorister.shared.errors import BadAudio
-from chorister.shared.types import Recording
+from chorister.shared.types import FeatureSequence, Recording
 from chorister.shared.voice.features import extract_features
 from chorister.shared.voice.frames import HOP_SAMPLES
 from chorister.shared.voice.model import VoiceBatch, single_batch
@@ -17,7 +17,9 @@ from chorister.shared.voice.profile import SpeakerProfile
 
 
 def own_voice_batch(
-    segments: Sequence[Recording], profile: SpeakerProfile
+    segments: Sequence[Recording],
+    profile: SpeakerProfile,
+    features: Sequence[FeatureSequence] | None = None,
 ) -> tuple[VoiceBatch, Tensor]:
     """Return the model's input and its target for segments of one length.
 
@@ -26,6 +28,7 @@ def own_voice_batch(
     Args:
         segments: B recordings of T samples each.
         profile: of their speaker, from other recordings.
+        features: of the segments, where they are known already.
 
     Returns:
         The batch with F = T // 160 frames, and the targets, shape (B, F * 160).
@@ -36,10 +39,12 @@ def own_voice_batch(
     lengths = {len(segment.samples) for segment in segments}
     if len(lengths) != 1:
         raise BadAudio(
-            "A batch holds segments of one length.", f"lengths {sorted(lengths)} in samples",
+            "A batch holds segments of one length.",
+            f"lengths {sorted(lengths)} in samples",
             "Cut the recordings into segments of fixed boundaries first.",
         )
-    rows = [single_batch(extract_features(segment), profile, profile) for segment in segments]
+    known = [extract_features(s) for s in segments] if features is None else features
+    rows = [single_batch(one, profile, profile) for one in known]
     batch = VoiceBatch(
         *(torch.cat([getattr(row, name) for row in rows]) for name in VoiceBatch.__slots__)
     )

@@ -3,8 +3,8 @@
     log-mel, F0, profile -> [encoder, decoder: frozen] -> envelopes, directions
                          -> [shared adapter, vocoder: the head] -> waveform
 
-The two parts in a row are `VoiceModel.forward` without a personal adapter's influence left out: whatever
-is attached to the decoder's blocks belongs to the frozen part.
+The two parts in a row are `VoiceModel.forward` without a personal adapter's influence left out:
+whatever is attached to the decoder's blocks belongs to the frozen part.
 """
 
 from __future__ import annotations
