@@ -1,8 +1,8 @@
 """The upload, top to bottom: what one device does in the five exchanges of a round.
 
     1 apply       terms acceptable? consent? budget left?  ->  public keys, consent token
-    2 share       the cohort's keys                        ->  encrypted shares of this round's
-    secrets 3 contribute  recordings -> delta -> clipped -> quantised -> noised -> masked
+    2 share       the cohort's keys                        ->  encrypted shares of our round secrets
+    3 contribute  recordings -> delta -> clipped -> quantised -> noised -> masked
     4 confirm     who is in the sum                        ->  a signature, if the set is acceptable
     5 reveal      everybody's signatures                   ->  shares that unmask the sum, and only it
 
