@@ -137,11 +137,11 @@ def _build(
         purpose=purpose,
         target=origin.target,
     )
-    graph = voice_graph(model, target)
+    graph = _voice_graph(model, target)
     return seal_digest(graph.model(card.to_metadata()).SerializeToString(deterministic=True))
 
 
-def voice_graph(model: VoiceModel, target: SpeakerProfile) -> Graph:
+def _voice_graph(model: VoiceModel, target: SpeakerProfile) -> Graph:
     """The whole graph, from `wav` to `converted`."""
     graph = Graph("voice")
     wav = graph.input("wav", np.float32, [1, "T"])

@@ -1,0 +1,144 @@
+"""One's own recordings to a voice file: consent first, and nothing without it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from safetensors.numpy import save_file
+
+from chorister.client import personalise_cli
+from chorister.client.adapter_file import attach_adapter, read_adapter
+from chorister.client.consent import ConsentRecord
+from chorister.client.own_voice import read_own_recordings
+from chorister.client.voice import open_voice
+from chorister.shared.adapter_digest import adapter_digest
+from chorister.shared.errors import (
+    BadCorpus,
+    BadSettings,
+    BadWeights,
+    ConsentRefused,
+    UsageError,
+)
+from chorister.shared.privacy.ledger_file import LedgerFile
+from chorister.shared.types import Adapter, FloatArray
+from chorister.shared.voice import adapters
+from chorister.shared.voice.base import save_base
+from chorister.shared.voice.model import VoiceModel
+
+RATE = 16_000
+SPEC = adapters.SharedAdapterSpec(1)
+Speech = Callable[[float, int], FloatArray]
+
+
+@pytest.fixture
+def recordings(tmp_path: Path, speech: Speech) -> Path:
+    folder = tmp_path / "me"
+    folder.mkdir()
+    for number in range(4):
+        soundfile.write(folder / f"{number}.wav", speech(4.0, number), RATE)
+    return folder
+
+
+@pytest.fixture
+def base(tmp_path: Path, small_model: VoiceModel) -> Path:
+    save_base(small_model, tmp_path / "base.safetensors")
+    return tmp_path / "base.safetensors"
+
+
+def adapter_file(folder: Path, values: FloatArray, spec: str = SPEC.digest) -> Path:
+    path = folder / f"{adapter_digest(Adapter(values, spec))}.safetensors"
+    save_file({"values": values}, path, {"spec": spec})
+    return path
+
+
+def test_without_the_speakers_word_nothing_happens(recordings: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out" / "me.onnx"
+    out.parent.mkdir()
+    with pytest.raises(ConsentRefused, match="--own-voice"):
+        personalise_cli.main([str(recordings), "--out", str(out)])
+    assert list(out.parent.iterdir()) == []
+
+
+def test_a_folder_of_recordings_becomes_a_voice(
+    recordings: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (recordings / "broken.wav").write_bytes(b"RIFF")
+    (recordings / "notes.txt").write_text("not audio")
+    adapter = adapter_file(tmp_path, np.full(SPEC.size, 0.1, np.float32))
+    out = tmp_path / "me.onnx"
+    options = ["--own-voice", "--base", str(base), "--steps", "4", "--adapter", str(adapter)]
+    assert personalise_cli.main([str(recordings), "--out", str(out), *options, "--json"]) == 0
+    captured = capsys.readouterr()
+    printed = json.loads(captured.out)
+    assert (printed["skipped"], printed["steps"]) == (1, 4)
+    assert "broken.wav" in captured.err
+    card = open_voice(out).card
+    assert card.shared_adapter_sha256 == adapter.stem
+    assert bool(card.personal_adapter_sha256) == printed["kept"]
+    record = ConsentRecord.from_plain(json.loads((tmp_path / "me.onnx.consent.json").read_text()))
+    assert record.sha256 == card.consent_sha256 == printed["consent_sha256"]
+    assert record.subject == card.target
+    seen: list[str] = []
+    LedgerFile(
+        tmp_path / "me.onnx.ledger.jsonl",
+        owner=card.target,
+        federation="none",
+        on_entry=lambda entry: seen.append(entry.kind),
+    )
+    assert seen == ["genesis", "consent", "consent", "export"]
+    with pytest.raises(UsageError, match="not overwritten"):
+        personalise_cli.main([str(recordings), "--out", str(out), *options])
+
+
+def test_too_little_speech_is_said_with_the_reason(tmp_path: Path, speech: Speech) -> None:
+    soundfile.write(tmp_path / "a.wav", speech(3.0, 1), RATE)
+    soundfile.write(tmp_path / "b.wav", np.zeros(RATE), RATE)
+    with pytest.raises(BadCorpus, match=r"3\.0 s in 1 usable of 2 files .*silent"):
+        read_own_recordings([tmp_path])
+
+
+def test_a_folder_without_audio_and_a_missing_one(tmp_path: Path) -> None:
+    with pytest.raises(BadCorpus, match="0 usable of 0"):
+        read_own_recordings([tmp_path])
+    with pytest.raises(BadCorpus, match="no "):
+        read_own_recordings([tmp_path / "none"])
+
+
+def test_settings_out_of_range_are_named(recordings: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match="steps"):
+        personalise_cli.main(
+            [str(recordings), "--out", str(tmp_path / "v.onnx"), "--own-voice", "--steps", "0"]
+        )
+
+
+def test_an_adapter_is_read_and_attached(tmp_path: Path, small_model: VoiceModel) -> None:
+    values = np.linspace(-1, 1, SPEC.size).astype(np.float32)
+    adapter = read_adapter(adapter_file(tmp_path, values))
+    attach_adapter(small_model, adapter)
+    np.testing.assert_array_equal(adapters.read_shared(small_model), values)
+
+
+def test_bad_adapter_files_are_refused(tmp_path: Path, small_model: VoiceModel) -> None:
+    values = np.zeros(SPEC.size, np.float32)
+    good = adapter_file(tmp_path, values)
+    with pytest.raises(BadWeights, match="Check the path"):
+        read_adapter(tmp_path / "none.safetensors")
+    (tmp_path / "junk.safetensors").write_bytes(b"junk")
+    with pytest.raises(BadWeights, match="unreadable"):
+        read_adapter(tmp_path / "junk.safetensors")
+    save_file({"values": values}, tmp_path / "plain.safetensors")
+    with pytest.raises(BadWeights, match="layout"):
+        read_adapter(tmp_path / "plain.safetensors")
+    save_file({"values": values + 1}, good, {"spec": SPEC.digest})
+    with pytest.raises(BadWeights, match="digest"):
+        read_adapter(good)
+    save_file({"other": values}, tmp_path / "other.safetensors", {"spec": SPEC.digest})
+    with pytest.raises(BadWeights):
+        read_adapter(tmp_path / "other.safetensors")
+    with pytest.raises(BadWeights, match="layout"):
+        attach_adapter(small_model, Adapter(values, "f" * 64))

@@ -1,0 +1,209 @@
+"""The personal adapter: refused without a permit, kept only where it helps, the same each time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from chorister.client.consent import Permit
+from chorister.client.personalise import (
+    Personalised,
+    PersonaliseSettings,
+    disguised,
+    personalise,
+)
+from chorister.client.prepare import segments
+from chorister.shared.errors import BadAudio, BadSettings, ConsentRefused
+from chorister.shared.types import FloatArray, Recording
+from chorister.shared.voice import adapters
+from chorister.shared.voice.f0 import estimate_f0
+from chorister.shared.voice.model import VoiceModel
+from chorister.shared.voice.profile import SpeakerProfile
+
+NOW_S = 1_800_000_000
+Speech = Callable[[float, int], FloatArray]
+Permits = Callable[[str], Permit]
+QUICK = PersonaliseSettings(rank=4, steps=12, batch_size=4, check_every=4, learning_rate=1e-2)
+
+
+class Judging:
+    """An encoder whose opinion of each further conversion is given beforehand.
+
+    Args:
+        cosines: with the target's vector, one a judgement; the last one is repeated.
+    """
+
+    def __init__(self, target: SpeakerProfile, cosines: Sequence[float], profiles: int) -> None:
+        self._vector = target.vector
+        self._across = np.roll(target.vector, 1)
+        self._across -= (self._across @ self._vector) * self._vector
+        self._across /= np.linalg.norm(self._across)
+        # Enrolling the probes asks the encoder too.
+        self._cosines = [0.0] * profiles + list(cosines)
+
+    def embed(self, log_mel: FloatArray) -> FloatArray:
+        cosine = self._cosines.pop(0) if len(self._cosines) > 1 else self._cosines[0]
+        vector = cosine * self._vector + np.sqrt(1 - cosine**2) * self._across
+        return vector.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def material(speech: Speech) -> tuple[tuple[Recording, ...], tuple[Recording, ...]]:
+    own = Recording(speech(18.0, 7), "own")
+    return segments([own]), segments([Recording(speech(4.0, 8), "held out")])
+
+
+@pytest.fixture(scope="module")
+def probe(speech: Speech) -> Recording:
+    return Recording(speech(2.0, 9), "probe")
+
+
+def run(
+    model: VoiceModel,
+    material: tuple[tuple[Recording, ...], tuple[Recording, ...]],
+    target: SpeakerProfile,
+    probe: Recording,
+    permit: Permit,
+    cosines: Sequence[float] = (0.5,),
+    settings: PersonaliseSettings = QUICK,
+) -> Personalised:
+    training, held_out = material
+    encoder = Judging(target, cosines, profiles=1)
+    return personalise(
+        model, training, held_out, target, [probe], encoder, permit, now_s=NOW_S, settings=settings
+    )
+
+
+def test_it_needs_a_permit_for_training(
+    small_model: VoiceModel, material, target, probe, permits: Permits
+) -> None:
+    with pytest.raises(ConsentRefused, match="training"):
+        run(small_model, material, target, probe, permits("conversion"))
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_it_needs_segments_of_both_kinds(
+    small_model: VoiceModel, material, target, probe, permits: Permits, missing: int
+) -> None:
+    material = tuple(() if i == missing else part for i, part in enumerate(material))
+    with pytest.raises(BadSettings, match="Record more"):
+        run(small_model, material, target, probe, permits("training"))
+
+
+def test_an_adapter_that_helps_is_kept(
+    small_model: VoiceModel, material, target, probe, permits: Permits
+) -> None:
+    base = copy.deepcopy(small_model.state_dict())
+    done = run(small_model, material, target, probe, permits("training"), [0.5, 0.6])
+    assert done.kept
+    assert done.loss_after < done.loss_before
+    assert (done.similarity_before, done.similarity_after) == pytest.approx((0.5, 0.6), abs=1e-5)
+    attached = adapters.read_personal(small_model)
+    assert attached.keys() == done.adapter.keys()
+    assert all(torch.equal(attached[name], value) for name, value in done.adapter.items())
+    state = small_model.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in base.items())
+    assert not any(p.requires_grad for p in small_model.parameters())
+    assert "Personalised" in done.verdict()
+
+
+def test_one_that_moves_away_from_the_speaker_is_not_kept(
+    small_model: VoiceModel, material, target, probe, permits: Permits
+) -> None:
+    names = set(small_model.state_dict())
+    done = run(small_model, material, target, probe, permits("training"), [0.5, 0.49])
+    assert not done.kept
+    assert done.adapter == {}
+    assert done.loss_after < done.loss_before
+    assert set(small_model.state_dict()) == names
+    assert "did not help" in done.verdict()
+
+
+def test_one_that_learns_nothing_stops_early_and_is_not_kept(
+    small_model: VoiceModel, material, target, probe, permits: Permits
+) -> None:
+    """At a learning rate that float32 swallows, the held-out loss stays what it was."""
+    settings = QUICK.model_copy(update={"steps": 100, "patience": 2, "learning_rate": 1e-30})
+    names = set(small_model.state_dict())
+    done = run(small_model, material, target, probe, permits("training"), [0.5, 0.9], settings)
+    assert not done.kept
+    assert done.steps == 8, "a patience of two looks, four steps each"
+    assert set(small_model.state_dict()) == names
+
+
+def test_of_several_looks_the_best_allowed_one_is_kept(
+    small_model: VoiceModel, material, target, probe, permits: Permits
+) -> None:
+    """Similarity falls below zero-shot at the last look: the second look is kept."""
+    seen = [0.5, 0.55, 0.6, 0.4]
+    done = run(small_model, material, target, probe, permits("training"), seen)
+    assert done.kept
+    assert done.steps == 12
+    assert done.similarity_after == pytest.approx(0.6, abs=1e-5)
+
+
+def test_the_same_seed_gives_the_same_adapter(
+    small_model: VoiceModel, material, target, probe, permits: Permits
+) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        again = [
+            run(copy.deepcopy(small_model), material, target, probe, permits("training"), [0.5], s)
+            for s in (QUICK, QUICK, QUICK.model_copy(update={"seed": 1}))
+        ]
+    finally:
+        torch.set_num_threads(threads)
+    first, second, other = (done.adapter for done in again)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_it_stands_on_the_shared_adapter(
+    small_model: VoiceModel, material, target, probe, permits: Permits
+) -> None:
+    plain = run(copy.deepcopy(small_model), material, target, probe, permits("training"))
+    adapters.attach_shared(small_model, adapters.SharedAdapterSpec(0))
+    shift = np.full(160, 0.5, np.float32)
+    adapters.write_shared(small_model, shift)
+    done = run(small_model, material, target, probe, permits("training"))
+    assert done.loss_before != plain.loss_before
+    np.testing.assert_array_equal(adapters.read_shared(small_model), shift)
+
+
+def test_a_time_limit_ends_training(
+    small_model: VoiceModel, material, target, probe, permits: Permits
+) -> None:
+    hasty = QUICK.model_copy(update={"steps": 10_000, "max_s": 1e-9})
+    done = run(small_model, material, target, probe, permits("training"), settings=hasty)
+    assert (done.steps, done.kept) == (0, False)
+
+
+def test_probes_without_speech_give_way_to_a_disguise(
+    small_model: VoiceModel, material, target, permits: Permits
+) -> None:
+    silent = Recording(np.zeros(16_000, np.float32), "silent")
+    done = run(small_model, material, target, silent, permits("training"), [0.1, 0.5, 0.5])
+    assert done.steps == 12
+
+
+def test_held_out_silence_cannot_judge(
+    small_model: VoiceModel, material, target, permits: Permits
+) -> None:
+    silent = Recording(np.zeros(20_480, np.float32), "silent")
+    with pytest.raises(BadAudio):
+        run(small_model, (material[0], (silent,)), target, silent, permits("training"))
+
+
+@pytest.mark.parametrize("factor", [0.84, 1.19])
+def test_a_disguise_moves_the_pitch(speech: Speech, factor: float) -> None:
+    own = Recording(speech(3.0, 7), "own")
+    other = disguised(own, factor)
+    assert len(other.samples) == pytest.approx(len(own.samples) / factor, abs=1)
+    before, after = estimate_f0(own.samples), estimate_f0(other.samples)
+    ratio = np.median(after[after > 0]) / np.median(before[before > 0])
+    assert ratio == pytest.approx(factor, rel=0.03)
