@@ -12,6 +12,7 @@ Source: Abadi et al. 2016, algorithm 1, with Poisson sampling.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -213,7 +214,11 @@ class _PrivateLearner:
     def step(self, examples: Examples, excitation: torch.Generator) -> None:
         self._optimiser.zero_grad(set_to_none=True)
         if len(examples):
-            torch.autograd.backward(_losses(self._network, examples, excitation).sum())
+            loss = _losses(self._network, examples, excitation).sum()
+            with warnings.catch_warnings():
+                # Torch notes that the frozen inputs need no gradient, which is what is wanted.
+                warnings.filterwarnings("ignore", message="Full backward hook is firing")
+                torch.autograd.backward(loss)
         else:
             # An empty Poisson sample still takes its noise: leaving it out would tell that it was.
             for p in self._parameters:

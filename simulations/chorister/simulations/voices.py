@@ -55,8 +55,10 @@ def make_voices(world: World, final: Adapter) -> Voices:
     """
     chosen = world.held_out[: world.scenario.personalise]
     found = Voices([], None, [])
+    if not chosen:
+        return found
     steps = world.scenario.personalise_steps
-    with progress("Personalising voices", max(1, len(chosen) * steps)) as step:
+    with progress("Personalising voices", len(chosen) * steps) as step:
         for speaker in chosen:
             target = _Target(world, speaker, final)
             result = target.personalise(steps, lambda _: step())
