@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 
-from chorister.client import consent
-from chorister.client.export import Origin, export_voice
-from chorister.shared.privacy.ledger_file import LedgerFile
-from chorister.shared.randomness import SystemRandomness
-from chorister.shared.signing import SigningKey
 from chorister.shared.types import FloatArray
-from chorister.shared.voice.model import ModelSettings, VoiceModel
-from chorister.shared.voice.profile import SpeakerProfile
+
+# torch and onnx are loaded where a test asks for them: most tests do not.
+if TYPE_CHECKING:
+    from chorister.client.consent import Permit, Purpose
+    from chorister.shared.voice.model import VoiceModel
+    from chorister.shared.voice.profile import SpeakerProfile
+
+    Permits = Callable[[Purpose], Permit]
 
 NOW_S = 1_800_000_000
 RATE = 16_000
-Permits = Callable[[consent.Purpose], consent.Permit]
 
 
 def speech_like(seconds: float, seed: int = 0) -> FloatArray:
@@ -38,6 +38,8 @@ def speech_like(seconds: float, seed: int = 0) -> FloatArray:
 
 
 def a_profile(seed: int, median_hz: float = 210.0) -> SpeakerProfile:
+    from chorister.shared.voice.profile import SpeakerProfile
+
     rng = np.random.default_rng(seed)
     vector = rng.normal(size=256).astype(np.float32)
     return SpeakerProfile(
@@ -60,12 +62,21 @@ def target() -> SpeakerProfile:
     return a_profile(1)
 
 
+@pytest.fixture(scope="session")
+def make_model() -> Callable[[], VoiceModel]:
+    return untrained_model
+
+
 @pytest.fixture
 def small_model() -> VoiceModel:
     return untrained_model()
 
 
 def untrained_model() -> VoiceModel:
+    import torch
+
+    from chorister.shared.voice.model import ModelSettings, VoiceModel
+
     with torch.random.fork_rng():
         torch.manual_seed(3)
         model = VoiceModel(
@@ -83,8 +94,13 @@ def untrained_model() -> VoiceModel:
 @pytest.fixture(scope="session")
 def permits(tmp_path_factory: pytest.TempPathFactory) -> Permits:
     """Permits of a speaker who consented to all but 'speech', until an hour after NOW_S."""
+    from chorister.client import consent
+    from chorister.shared.privacy.ledger_file import LedgerFile
+    from chorister.shared.randomness import SystemRandomness
+    from chorister.shared.signing import SigningKey
+
     key = SigningKey.generate(SystemRandomness())
-    purposes: tuple[consent.Purpose, ...] = ("training", "conversion", "plain_export")
+    purposes: tuple[Purpose, ...] = ("training", "conversion", "plain_export")
     record = consent.give(
         key,
         controller="the tests",
@@ -105,6 +121,8 @@ def voice_path(
     tmp_path_factory: pytest.TempPathFactory, permits: Permits, target: SpeakerProfile
 ) -> Path:
     """A voice file of an untrained small model."""
+    from chorister.client.export import Origin, export_voice
+
     path = tmp_path_factory.mktemp("voice") / "voice.onnx"
     origin = Origin("a" * 64, "b" * 64, "somebody")
     export_voice(untrained_model(), target, permits("plain_export"), origin, path, now_s=NOW_S)

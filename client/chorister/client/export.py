@@ -108,16 +108,23 @@ def export_voice(
         ConsentRefused: the permit is for something else, or it has ended.
         UsageError: the file cannot be written.
     """
+    permit.require("plain_export", now_s)
+    if not path.parent.is_dir():
+        raise _unwritable(path, "no such folder")
     data = _build(model, target, permit, "plain_export", origin, now_s)
     try:
         write_atomically(path, data)
     except OSError as error:
-        raise UsageError(
-            "The voice file must be writable.",
-            f"{path}: {error.strerror or error}",
-            "Create the folder, free some space or choose another place.",
-        ) from error
+        raise _unwritable(path, error.strerror or str(error)) from error
     return hashlib.sha256(data).hexdigest()
+
+
+def _unwritable(path: Path, why: str) -> UsageError:
+    return UsageError(
+        "The voice file must be writable.",
+        f"{path}: {why}",
+        "Create the folder, free some space or choose another place.",
+    )
 
 
 def _build(

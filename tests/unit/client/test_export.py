@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +49,16 @@ def adapted(model: VoiceModel) -> VoiceModel:
     return model.requires_grad_(False).eval()
 
 
+@pytest.fixture(scope="module")
+def adapted_pair(
+    make_model: Callable[[], VoiceModel], target: SpeakerProfile, permits: Permits
+) -> tuple[VoiceModel, Voice]:
+    """A model with both adapters, and its voice file."""
+    model = adapted(make_model())
+    origin = Origin("a" * 64, "b" * 64, "somebody")
+    return model, Voice(build_voice(model, target, permits("conversion"), origin, now_s=NOW_S), "v")
+
+
 def by_torch(model: VoiceModel, samples: FloatArray, target: SpeakerProfile) -> FloatArray:
     recording = Recording(samples, "x")
     source = profile_from([recording], AnyVoice())
@@ -91,23 +100,23 @@ def test_a_missing_folder_is_said(
 
 
 def test_it_speaks_as_the_model_does_with_both_adapters(
-    permits: Permits, small_model: VoiceModel, target: SpeakerProfile, speech: Speech
+    adapted_pair: tuple[VoiceModel, Voice],
+    small_model: VoiceModel,
+    target: SpeakerProfile,
+    speech: Speech,
 ) -> None:
-    plain = copy.deepcopy(small_model)
-    model = adapted(small_model)
-    voice = Voice(build_voice(model, target, permits("conversion"), ORIGIN, now_s=NOW_S), "v")
+    model, voice = adapted_pair
     samples = speech(4.0, 1)
     wanted = by_torch(model, samples, target)
     assert snr_db(wanted, voice.run(samples).samples) > 50
-    assert snr_db(wanted, by_torch(plain, samples, target)) < 20, "the adapters did not matter"
+    assert snr_db(wanted, by_torch(small_model, samples, target)) < 20, "the adapters do nothing"
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data")
 def test_it_speaks_as_the_model_does_on_real_speech(
-    permits: Permits, small_model: VoiceModel, target: SpeakerProfile
+    adapted_pair: tuple[VoiceModel, Voice], target: SpeakerProfile
 ) -> None:
-    model = adapted(small_model)
-    voice = Voice(build_voice(model, target, permits("conversion"), ORIGIN, now_s=NOW_S), "v")
+    model, voice = adapted_pair
     files = [path for path in sorted(REAL.rglob("*")) if path.suffix in (".ogg", ".opus")]
     for path in files[:: len(files) // 3]:
         samples, _ = soundfile.read(path, dtype="float32")
@@ -127,18 +136,15 @@ def test_the_same_model_gives_the_same_bytes_and_stays_as_it_was(
 
 
 def test_its_metadata_say_where_it_comes_from(
-    permits: Permits, small_model: VoiceModel, target: SpeakerProfile
+    adapted_pair: tuple[VoiceModel, Voice], permits: Permits, voice_path: Path
 ) -> None:
-    permit = permits("conversion")
-    plain = Voice(build_voice(small_model, target, permit, ORIGIN, now_s=NOW_S), "v").card
-    assert (plain.base_sha256, plain.target, plain.purpose) == ("a" * 64, "somebody", "conversion")
-    assert plain.consent_sha256 == permit.consent_sha256
-    assert (plain.shared_adapter_sha256, plain.personal_adapter_sha256) == ("", "")
-    origin = Origin("a" * 64, "b" * 64, "somebody")
-    data = build_voice(adapted(small_model), target, permit, origin, now_s=NOW_S)
-    card = Voice(data, "v").card
-    assert card.shared_adapter_sha256 == "b" * 64
+    card = adapted_pair[1].card
+    assert (card.base_sha256, card.shared_adapter_sha256) == ("a" * 64, "b" * 64)
+    assert (card.target, card.purpose) == ("somebody", "conversion")
+    assert card.consent_sha256 == permits("conversion").consent_sha256
     assert len(card.personal_adapter_sha256) == 64
+    plain = Voice(voice_path.read_bytes(), "v").card
+    assert (plain.personal_adapter_sha256, plain.purpose) == ("", "plain_export")
 
 
 def test_onnxruntime_alone_turns_a_wav_into_a_wav(voice_path: Path, speech: Speech) -> None:
