@@ -4,6 +4,8 @@ Flower's side is Flower's own code, imported: the client's four stages as `secag
 them, and what `secaggplus_workflow` does to unmask. Chorister's side is one device and the
 coordinator of a rehearsal, with everything that a device does: states are stored and read between
 stages, and certificates and signatures, which SecAgg+ has none of, are verified without any cache.
+
+Times are of the processor (all threads), so that a busy machine does not change the ratios.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Seconds on both sides, and what follows from them.
+    """Processor seconds on both sides, and what follows from them.
 
     Attributes:
         dimension: d.
@@ -103,9 +105,9 @@ class CohortFigures:
     Attributes:
         cohort: devices.
         neighbours: k that follows.
-        device_s: mean seconds of one device; all devices share one process's signature cache.
-        server_s: seconds of the server.
-        round_s: the whole round in one process.
+        device_s: mean processor seconds of one device; all share one cache of signatures.
+        server_s: processor seconds of the server.
+        round_s: the whole round in one process, by the clock.
         up_bytes: mean of a device.
         down_bytes: mean of a device.
         survivors: in the sum.
@@ -196,9 +198,9 @@ def _rehearsal(terms: RoundTerms) -> Rehearsal:
 def _median(action: Callable[[], object], repeats: int) -> float:
     times = []
     for _ in range(repeats):
-        started = time.perf_counter()
+        started = time.process_time()
         action()
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return float(np.median(times))
 
 
@@ -235,9 +237,9 @@ def _flower_client(dimension: int, neighbours: int) -> float:
         Key.SAMPLE_NUMBER: n, Key.SHARE_NUMBER: n, Key.THRESHOLD: threshold, **_SETTINGS,
     }  # fmt: skip
     parameters = ndarrays_to_parameters([np.random.default_rng(0).normal(size=dimension)])
-    started = time.perf_counter()
+    started = time.process_time()
     keys: Any = _setup(state, configs)
-    spent = time.perf_counter() - started
+    spent = time.process_time() - started
 
     pairs = {nid: (generate_key_pairs(), generate_key_pairs()) for nid in range(2, n + 1)}
     everyone: Any = {
@@ -245,9 +247,9 @@ def _flower_client(dimension: int, neighbours: int) -> float:
         for nid, (first, second) in pairs.items()
     }
     everyone["1"] = (keys[Key.PUBLIC_KEY_1], keys[Key.PUBLIC_KEY_2])
-    started = time.perf_counter()
+    started = time.process_time()
     _share_keys(state, everyone)
-    spent += time.perf_counter() - started
+    spent += time.process_time() - started
 
     # Neighbours' shares are of the right size; nothing here depends on their values.
     seed_share = create_shares(os.urandom(32), threshold, n)[0]
@@ -263,10 +265,10 @@ def _flower_client(dimension: int, neighbours: int) -> float:
         Key.ACTIVE_NODE_ID_LIST: [1, *(nid for nid in pairs if nid not in gone)],
         Key.DEAD_NODE_ID_LIST: gone,
     }
-    started = time.perf_counter()
+    started = time.process_time()
     _collect_masked_vectors(state, inbox, 1, parameters)
     _unmask(state, request)
-    return spent + time.perf_counter() - started
+    return spent + time.process_time() - started
 
 
 def _flower_server(dimension: int, neighbours: int) -> float:
@@ -281,7 +283,7 @@ def _flower_server(dimension: int, neighbours: int) -> float:
     keys = [create_shares(private_key_to_bytes(pairs[0][0]), threshold, n)[:alive]] * gone
     vector = [np.zeros(dimension, dtype=np.int64)]
     shapes: list[tuple[int, ...]] = [(dimension,)]
-    started = time.perf_counter()
+    started = time.process_time()
     for shares in seeds:
         seed = combine_shares(shares)
         vector = parameters_subtraction(vector, pseudo_rand_gen(seed, MODULUS, shapes))
@@ -292,7 +294,7 @@ def _flower_server(dimension: int, neighbours: int) -> float:
                 bytes_to_private_key(secret), bytes_to_public_key(public[peer])
             )
             vector = parameters_subtraction(vector, pseudo_rand_gen(agreed, MODULUS, shapes))
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def n_threshold(neighbours: int) -> int:

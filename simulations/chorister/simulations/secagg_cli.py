@@ -150,7 +150,7 @@ def _bench(options: argparse.Namespace) -> int:
         print_json({**result.to_plain(), "cohorts": [asdict(row) for row in rows]})
         return 0
     plain = result.to_plain()
-    say(f"d = {result.dimension}, {result.neighbours} neighbours; milliseconds, medians")
+    say(f"d = {result.dimension}, {result.neighbours} neighbours; processor milliseconds")
     say(f"{'':34}{'Chorister':>11}{'SecAgg+':>11}{'ratio':>8}")
     for title, ours, theirs, ratio in (
         ("a device's round, without noise", "client_s", "client_flower_s", "client"),

@@ -82,8 +82,8 @@ class Figures:
     """What a rehearsal cost.
 
     Attributes:
-        device_s: stage to seconds of all devices together.
-        server_s: stage to seconds.
+        device_s: stage to processor seconds of all devices together.
+        server_s: stage to processor seconds.
         up_bytes: device to bytes sent.
         down_bytes: device to bytes received.
     """
@@ -201,7 +201,7 @@ class Rehearsal:
             if arrived is None or device.error is not None:
                 continue
             self.figures.down_bytes[name] = self.figures.down_bytes.get(name, 0) + len(arrived)
-            started = time.perf_counter()
+            started = time.process_time()
             try:
                 party, reply = step(device, arrived)
                 device.state = party.to_state()
@@ -210,7 +210,7 @@ class Rehearsal:
                 device.error = error
                 continue
             finally:
-                spent = time.perf_counter() - started
+                spent = time.process_time() - started
                 self.figures.device_s[stage] = self.figures.device_s.get(stage, 0.0) + spent
             self.figures.up_bytes[name] = self.figures.up_bytes.get(name, 0) + len(reply)
             sent = network.up(stage, name, reply)
@@ -221,11 +221,11 @@ class Rehearsal:
     def _serve(
         self, stage: str, step: Callable[[Mapping[str, bytes]], T], replies: dict[str, bytes]
     ) -> T:
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             return step(replies)
         finally:
-            self.figures.server_s[stage] = time.perf_counter() - started
+            self.figures.server_s[stage] = time.process_time() - started
 
 
 def rehearsal_terms(

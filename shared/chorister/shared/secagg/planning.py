@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from chorister.shared.errors import BadSettings, RoundAborted
 from chorister.shared.privacy.discrete_gaussian import MAX_VARIANCE
-from chorister.shared.secagg.terms import LEAST_VARIANCE, WRAP_BITS, RoundTerms
+from chorister.shared.secagg.terms import LEAST_VARIANCE, MAX_DIMENSION, WRAP_BITS, RoundTerms
 from chorister.shared.secagg.thresholds import (
     Thresholds,
     corrupt_devices,
@@ -133,6 +133,15 @@ def plan_terms(
     Raises:
         BadSettings: no scale fits, with the smallest modulus that would.
     """
+
+    for name, value, holds, rule in (
+        ("dimension", dimension, 1 <= dimension <= MAX_DIMENSION, f"1 to {MAX_DIMENSION} values"),
+        ("modulus_bits", modulus_bits, 16 <= modulus_bits <= 32, "a modulus of 16 to 32 bits"),
+        ("clip_norm", clip_norm, 1e-6 <= clip_norm <= 1e6, "a clip norm of 1e-6 to 1e6"),
+        ("noise_multiplier", noise_multiplier, 0 <= noise_multiplier <= 1e3, "noise of 0 to 1000"),
+    ):
+        if not holds:
+            raise BadSettings(f"A round needs {rule}.", f"{name} = {value}", f"Change {name}.")
 
     def attempt(steps: float, bits: int) -> RoundTerms | None:
         scale = steps / clip_norm
