@@ -40,10 +40,10 @@ class Members:
 
     def to_bytes(self) -> bytes:
         """Return the bit map, lowest index first, without trailing zero bytes."""
-        number = 0
+        bits = bytearray(max(self.indices, default=-8) // 8 + 1)
         for i in self.indices:
-            number |= 1 << i
-        return number.to_bytes((number.bit_length() + 7) // 8, "little")
+            bits[i >> 3] |= 1 << (i & 7)
+        return bytes(bits)
 
     @classmethod
     def from_bytes(cls, data: Any) -> Members:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from chorister.shared import codec
@@ -263,5 +264,6 @@ def view_digest(terms: bytes, roster: bytes, sharers: Members) -> bytes:
     return hashlib.sha256(b"chorister/1 view\x00" + body).digest()
 
 
+@lru_cache(maxsize=4)  # a device checks hundreds of votes with one body
 def _vote_body(terms: bytes, survivors: Survivors) -> bytes:
     return codec.encode([terms, survivors.view, survivors.survivors.to_bytes()])
