@@ -5,7 +5,8 @@ them, and what `secaggplus_workflow` does to unmask. Chorister's side is one dev
 coordinator of a rehearsal, with everything that a device does: states are stored and read between
 stages, and certificates and signatures, which SecAgg+ has none of, are verified without any cache.
 
-Times are of the processor (all threads), so that a busy machine does not change the ratios.
+Times are of the processor, so that a busy machine does not change the ratios. Flower's include its
+threads; Chorister has one.
 """
 
 from __future__ import annotations
@@ -198,9 +199,9 @@ def _rehearsal(terms: RoundTerms) -> Rehearsal:
 def _median(action: Callable[[], object], repeats: int) -> float:
     times = []
     for _ in range(repeats):
-        started = time.process_time()
+        started = time.thread_time()
         action()
-        times.append(time.process_time() - started)
+        times.append(time.thread_time() - started)
     return float(np.median(times))
 
 
