@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,8 +175,3 @@ def _phones(utterance: Utterance, cache: Path, frames: int) -> NDArray[np.int8]:
             known = stored["phones"][:frames]
             labels[: len(known)] = known
     return labels
-
-
-def count_speakers(utterances: Sequence[Utterance]) -> int:
-    """How many speakers (or files that stand for one) the utterances have."""
-    return len({u.speaker for u in utterances})

@@ -13,7 +13,7 @@ from rich.progress import track
 from chorister.shared.errors import BadCorpus
 from chorister.shared.types import FloatArray
 from chorister.shared.voice.features import log_mel
-from chorister.shared.voice.speaker import SPEAKER_WEIGHTS, load_speaker_encoder
+from chorister.shared.voice.speaker import SPEAKER_SHA256, load_speaker_encoder
 from chorister.simulations.base_batches import Batches, Speech, statistics_of
 from chorister.simulations.base_data import (
     Corpus,
@@ -54,7 +54,7 @@ def _vectors_of(utterances: tuple[Utterance, ...], cache: Path, namer: Namer) ->
     make = _ge2e_windows
     if namer == "speaker":
         # Another encoder's vectors must not be taken for this one's.
-        kind, make = f"speaker{SPEAKER_WEIGHTS.stat().st_mtime_ns}", _own_windows
+        kind, make = f"speaker-{SPEAKER_SHA256[:12]}", _own_windows
     windows: Callable[[FloatArray], FloatArray] | None = None
     found = []
     for utterance in track(utterances, description="speaker vectors", transient=True):

@@ -47,22 +47,14 @@ def mel_edges_hz() -> NDArray[np.float64]:
     return mel_to_hz(np.linspace(0.0, top, MEL_BANDS + 2))
 
 
-def mel_filters(warp: float = 1.0) -> FloatArray:
+def mel_filters() -> FloatArray:
     """Triangular filterbank whose weights sum to 1 in each band: a band is a mean magnitude.
-
-    Args:
-        warp: factor on the bands' corner frequencies below about 4.8 kHz, bent so that 8 kHz
-            stays in place (vocal tract length perturbation, Jaitly and Hinton 2013); 1 is none.
 
     Returns:
         shape (257, 80), float32.
     """
-    nyquist = SAMPLE_RATE_HZ / 2.0
     edges = mel_edges_hz()
-    knee = 4800.0 * min(warp, 1.0) / warp
-    tail = nyquist - (nyquist - knee * warp) / (nyquist - knee) * (nyquist - edges)
-    edges = np.where(edges <= knee, edges * warp, tail)
-    bins_hz = np.linspace(0.0, nyquist, FFT_BINS)[:, None]
+    bins_hz = np.linspace(0.0, SAMPLE_RATE_HZ / 2.0, FFT_BINS)[:, None]
     low, peak, high = edges[None, :-2], edges[None, 1:-1], edges[None, 2:]
     weights = np.minimum((bins_hz - low) / (peak - low), (high - bins_hz) / (high - peak))
     weights = np.maximum(weights, 0.0)

@@ -76,9 +76,8 @@ def test_torch_has_a_finite_gradient_in_silence() -> None:
     assert torch.isfinite(samples.grad).all()
 
 
-@pytest.mark.parametrize("warp", [0.82, 1.0, 1.22])
-def test_filters_average_and_leave_no_band_empty(warp: float) -> None:
-    filters = mel_filters(warp)
+def test_filters_average_and_leave_no_band_empty() -> None:
+    filters = mel_filters()
     assert filters.shape == (257, 80)
     assert (filters >= 0).all()
     assert np.allclose(filters.sum(axis=0), 1.0, atol=1e-5)
