@@ -195,7 +195,8 @@ class Coordinator:
         needed = self.thresholds.vote_quorum
         if len(votes) < needed:
             raise self._abort(f"{len(votes)} devices signed the set of survivors", needed)
-        request = UnmaskRequest(tuple(sorted(votes.items())))
+        # A quorum is enough for everybody; more signatures would only cost download and checks.
+        request = UnmaskRequest(tuple(sorted(votes.items())[:needed]))
         return self._ask("revealed", {self._peers[i]: request for i in sorted(votes)})
 
     def revealed(self, replies: Replies) -> Aggregate:

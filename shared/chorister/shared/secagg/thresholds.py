@@ -220,14 +220,17 @@ def _hidden(n: int, c: int, k: int, min_honest: int, quorum: int) -> tuple[int, 
     return None
 
 
-def _log_left_out(n: int, c: int, k: int, hidden: int, dropped: int) -> float:
+def _log_left_out(
+    n: int, c: int, k: int, hidden: int, dropped: int, stop: float = _BUDGET
+) -> float:
+    """Return the bound, or any number above `stop` once it is there."""
     honest = n - c
     total = -math.inf
     for b in range(hidden + 1, honest // 2 + 1):
         chosen_by = -math.expm1(log_choose(n - 1 - b, k) - log_choose(n - 1, k))
         term = log_choose(honest, b) + log_binomial_at_most(honest - b, chosen_by, dropped)
         total = float(np.logaddexp(total, term))
-        if total > _BUDGET:
+        if total > stop:
             break
     return total
 

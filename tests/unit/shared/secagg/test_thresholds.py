@@ -16,7 +16,12 @@ from chorister.shared.secagg.chances import (
     log_hypergeometric_at_least,
 )
 from chorister.shared.secagg.planning import plan_cohort
-from chorister.shared.secagg.thresholds import SECURITY_BITS, derive
+from chorister.shared.secagg.thresholds import (
+    SECURITY_BITS,
+    _log_left_out,
+    _log_small_part,
+    derive,
+)
 
 
 @pytest.mark.parametrize("cohort", range(2, 41))
@@ -77,6 +82,41 @@ def test_the_bound_on_shares_covers_what_sampling_finds() -> None:
     bound = math.exp(log_hypergeometric_at_least(n - 1, c, k, 2 * t - k - 1))
     assert bad > 50
     assert bad / trials == pytest.approx(bound, rel=0.25)
+
+
+def _graphs(n: int, k: int, trials: int) -> np.ndarray:
+    """Return random choices as bit masks, shape (trials, n)."""
+    scores = np.random.default_rng(0).random((trials, n, n))
+    scores[:, np.arange(n), np.arange(n)] = 2
+    chosen = scores.argpartition(k, axis=2)[:, :, :k]
+    return (1 << chosen.astype(np.int64)).sum(axis=2)
+
+
+def test_the_bound_on_small_parts_covers_what_enumeration_finds() -> None:
+    # Every part of at most half of ten devices, in every one of a thousand graphs.
+    n, k, t = 10, 4, 4
+    graphs = _graphs(n, k, 1000)
+    split = np.zeros(len(graphs), dtype=bool)
+    for size in range(1, n // 2 + 1):
+        for part in itertools.combinations(range(n), size):
+            mask = sum(1 << i for i in part)
+            inside = ((graphs[:, list(part), None] & mask) >> np.arange(n) & 1).sum(axis=2)
+            split |= (inside >= t - 1).all(axis=1)
+    bound = math.exp(_log_small_part(n, 0, k, t))
+    assert 10 < split.sum() <= bound * len(graphs) + 4 * math.sqrt(split.sum())
+
+
+def test_the_bound_on_those_left_out_covers_what_enumeration_finds() -> None:
+    n, k, dropped = 10, 4, 1
+    graphs = _graphs(n, k, 1000)
+    left_out = np.zeros(len(graphs), dtype=bool)
+    for size in range(1, n // 2 + 1):
+        for part in itertools.combinations(range(n), size):
+            mask, rest = sum(1 << i for i in part), [i for i in range(n) if i not in part]
+            choosers = (graphs[:, rest] & mask != 0).sum(axis=1)
+            left_out |= choosers <= dropped
+    bound = math.exp(_log_left_out(n, 0, k, 0, dropped, stop=math.inf))
+    assert 10 < left_out.sum() <= bound * len(graphs) + 4 * math.sqrt(left_out.sum())
 
 
 @pytest.mark.parametrize(("cohort", "dropout"), [(6, 0.34), (8, 0.1), (200, 0.05)])
