@@ -47,14 +47,17 @@ def mel_edges_hz() -> NDArray[np.float64]:
     return mel_to_hz(np.linspace(0.0, top, MEL_BANDS + 2))
 
 
-def mel_filters() -> FloatArray:
+def mel_filters(fft_samples: int = FFT_SAMPLES) -> FloatArray:
     """Triangular filterbank whose weights sum to 1 in each band: a band is a mean magnitude.
 
+    Args:
+        fft_samples: length of the transform, even, at least 512.
+
     Returns:
-        shape (257, 80), float32.
+        shape (fft_samples // 2 + 1, 80), float32.
     """
     edges = mel_edges_hz()
-    bins_hz = np.linspace(0.0, SAMPLE_RATE_HZ / 2.0, FFT_BINS)[:, None]
+    bins_hz = np.linspace(0.0, SAMPLE_RATE_HZ / 2.0, fft_samples // 2 + 1)[:, None]
     low, peak, high = edges[None, :-2], edges[None, 1:-1], edges[None, 2:]
     weights = np.minimum((bins_hz - low) / (peak - low), (high - bins_hz) / (high - peak))
     weights = np.maximum(weights, 0.0)

@@ -6,12 +6,10 @@ mixes examples (the usual batch-wide spectral convergence, for one) would break 
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chorister.shared.types import SAMPLE_RATE_HZ, FloatArray
-from chorister.shared.voice.features import mel_edges_hz
+from chorister.shared.voice.features import mel_filters
 from chorister.shared.voice.frames import hann
 
 RESOLUTIONS = ((256, 64), (512, 128), (1024, 256))
@@ -19,15 +17,6 @@ _POWER_FLOOR = 1e-6
 _RELATIVE_WEIGHT = 0.5
 _MEL_WEIGHT = 2.0
 _SMALLEST_SUM = 1e-3
-
-
-def _mel_filters(fft_samples: int) -> FloatArray:
-    edges = mel_edges_hz()
-    bins_hz = np.linspace(0.0, SAMPLE_RATE_HZ / 2.0, fft_samples // 2 + 1)[:, None]
-    low, peak, high = edges[None, :-2], edges[None, 1:-1], edges[None, 2:]
-    weights = np.minimum((bins_hz - low) / (peak - low), (high - bins_hz) / (high - peak))
-    weights = np.maximum(weights, 0.0)
-    return np.asarray(weights / weights.sum(axis=0), np.float32)
 
 
 class SpectralLoss(nn.Module):
@@ -42,7 +31,7 @@ class SpectralLoss(nn.Module):
         super().__init__()
         for size, _ in RESOLUTIONS:
             self.register_buffer(f"window_{size}", torch.from_numpy(hann(size)), persistent=False)
-        filters = torch.from_numpy(_mel_filters(RESOLUTIONS[-1][0]))
+        filters = torch.from_numpy(mel_filters(RESOLUTIONS[-1][0]))
         self.register_buffer("filters", filters, persistent=False)
 
     def forward(self, wav_hat: Tensor, wav: Tensor) -> Tensor:
