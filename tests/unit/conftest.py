@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -127,3 +130,39 @@ def voice_path(
     origin = Origin("a" * 64, "b" * 64, "somebody")
     export_voice(untrained_model(), target, permits("plain_export"), origin, path, now_s=NOW_S)
     return path
+
+
+@pytest.fixture(scope="session")
+def choirs() -> ModuleType:
+    """The module choir.py beside this file."""
+    spec = importlib.util.spec_from_file_location("choir", Path(__file__).with_name("choir.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["choir"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def material(choirs: ModuleType) -> Callable[..., object]:
+    """Makes training material of so many tiny segments."""
+    made: Callable[..., object] = choirs.a_material
+    return made
+
+
+@pytest.fixture
+def trainable_model(choirs: ModuleType) -> VoiceModel:
+    """A small untrained base with a shared adapter attached."""
+    model: VoiceModel = choirs.a_trainable_model(untrained_model())
+    return model
+
+
+@pytest.fixture
+def choir(tmp_path: Path, choirs: ModuleType, trainable_model: VoiceModel) -> Callable[..., object]:
+    """Makes a choir; private where asked."""
+
+    def make(*, private: bool = False, **choices: object) -> object:
+        choices.setdefault("federation", choirs.PRIVATE if private else choirs.PLAIN)
+        return choirs.Choir(tmp_path / "choir", trainable_model, **choices)
+
+    return make

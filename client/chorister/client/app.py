@@ -22,6 +22,7 @@ from chorister.shared.records import pack, unpack
 app = ClientApp()
 log = logging.getLogger("chorister.client")  # stays on the device
 Step = Callable[[Device, str, bytes], bytes]
+MAX_NOTE = 400  # characters of a reason in the ledger; a server may have chosen some of them
 
 
 @app.query("hello")
@@ -75,20 +76,26 @@ def _answer(message: Message, context: Context, step: Step) -> Message:
     try:
         return Message(pack(step(device, round_id, unpack(message.content))), reply_to=message)
     except ChoristerError as error:
-        device.ledger.append(
-            "refusal", exchange=exchange, round=round_id, rule=error.rule, found=error.found
-        )
+        _note(device, exchange, round_id, error.rule, error.found)
         return _refuse(message, _word(error))
     except Exception as error:
         log.exception("Exchange %s failed.", exchange)
+        _note(device, exchange, round_id, "the device works", type(error).__name__)
+        return _refuse(message, "failed")
+
+
+def _note(device: Device, exchange: str, round_id: str, rule: str, found: str) -> None:
+    """Put a refusal into the device's ledger; what goes wrong with that stays here as well."""
+    try:
         device.ledger.append(
             "refusal",
             exchange=exchange,
-            round=round_id,
-            rule="the device works",
-            found=type(error).__name__,
+            round=round_id[:MAX_NOTE],
+            rule=rule[:MAX_NOTE],
+            found=found[:MAX_NOTE],
         )
-        return _refuse(message, "failed")
+    except Exception:
+        log.exception("A refusal could not be noted in the ledger.")
 
 
 def _word(error: ChoristerError) -> str:

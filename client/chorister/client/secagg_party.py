@@ -241,7 +241,8 @@ class Party:
         _require(
             len(sharers) >= thresholds.min_survivors
             and len(present) + 1 >= thresholds.share_threshold,
-            f"{thresholds.min_survivors} devices share, and enough of the chosen ones",
+            f"{thresholds.min_survivors} devices share, {thresholds.share_threshold - 1} chosen",
+            f"{len(sharers)}, {len(present)} of them chosen",
         )
         _require(
             senders <= sharers.indices and own not in senders,
@@ -296,7 +297,8 @@ class Party:
             survivors.survivors.indices <= sharers.indices, "only a device that shared can survive"
         )
         _require(peers.own in survivors.survivors, "only survivors are asked to confirm")
-        _require(len(survivors.survivors) >= needed, f"a sum covers at least {needed} devices")
+        found = f"{len(survivors.survivors)} devices"
+        _require(len(survivors.survivors) >= needed, f"a sum covers {needed} devices", found)
         self._survivors, self.phase = survivors, "confirmed"
         return SurvivorVote.sign(self.terms.sha256(), survivors, identity)
 

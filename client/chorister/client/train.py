@@ -65,6 +65,9 @@ def planned_event(
         task: steps and batch size.
         privacy: noise and clip; None if the run is not private.
         segments: how many the device has, at least 1.
+
+    Raises:
+        BadSettings: there are no segments.
     """
     if privacy is None:
         return None
@@ -74,7 +77,15 @@ def planned_event(
 
 
 def sampling_probability(task: TrainingTask, segments: int) -> float:
-    """Return the probability with which each segment joins a step, in (0, 1]."""
+    """Return the probability with which each segment joins a step, in (0, 1].
+
+    Raises:
+        BadSettings: there are no segments.
+    """
+    if segments < 1:
+        raise BadSettings(
+            "A device trains on at least one segment.", "none", "Record more speech for training."
+        )
     return min(1.0, task.expected_batch_size / segments)
 
 
@@ -107,10 +118,7 @@ def train_shared_adapter(
         BadSettings: there are no segments, or the adapter is of another layout.
     """
     permit.require("training", now_s)
-    if not len(material.segments):
-        raise BadSettings(
-            "A device trains on at least one segment.", "none", "Record more speech for training."
-        )
+    probability = sampling_probability(task, len(material.segments))
     if adapter.spec != spec.digest or len(adapter.values) != spec.size:
         raise BadSettings(
             f"The shared adapter has layout {spec.digest[:12]} with {spec.size} values.",
@@ -118,7 +126,6 @@ def train_shared_adapter(
             "Update the device so that it knows the federation's layout.",
         )
     adapters.write_shared(model, adapter.values)
-    probability = sampling_probability(task, len(material.segments))
     expected = probability * len(material.segments)
     sampler = randomness.fork("segment sampling")
     samples = [
@@ -141,10 +148,12 @@ def train_shared_adapter(
             if privacy is None
             else _PrivateLearner(head, task, expected, privacy, randomness.fork("segment noise"))
         )
-        for sample in samples:
-            rows = torch.tensor([row[i] for i in sample], dtype=torch.long)
-            learner.step(examples.select(rows), excitation)
-        learner.close()
+        try:
+            for sample in samples:
+                rows = torch.tensor([row[i] for i in sample], dtype=torch.long)
+                learner.step(examples.select(rows), excitation)
+        finally:
+            learner.close()
     return AdapterDelta(adapters.read_shared(model) - adapter.values)
 
 

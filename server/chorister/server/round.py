@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
-from chorister.server.admission import Admission
+from chorister.server.admission import MAX_REASON, Admission
 from chorister.server.cohort import Network, choose_cohort
 from chorister.server.operator import Operator
 from chorister.server.rounds import RoundRecord, load_optimiser, save_optimiser
@@ -28,6 +28,7 @@ from chorister.server.secagg_coordinator import Coordinator
 from chorister.server.terms import plan_round, total_noise_multiplier
 from chorister.server.update import next_adapter
 from chorister.shared import codec
+from chorister.shared.adapter_digest import adapter_digest
 from chorister.shared.enrolment import ConsentToken
 from chorister.shared.errors import ChoristerError, RoundAborted
 from chorister.shared.exchanges import Application, Assignment, Invitation, RoundTask
@@ -95,6 +96,13 @@ def _run(log: _RoundLog) -> None:
     event = speaker_event(terms)
     cohort = chosen if event is None else [d for d in chosen if operator.budget.covers(d, event)]
     log.refused("budget", len(chosen) - len(cohort))
+    if len(cohort) < 2:
+        raise RoundAborted(
+            "A cohort has at least two devices whose speakers' budgets cover the round.",
+            f"{len(cohort)} of {len(chosen)}",
+            "The federation has learnt what it may from these speakers; a budget does not come "
+            "back.",
+        )
     if event is not None:
         operator.budget.reserve(terms.round_id, cohort, event)
     log.begin(cohort)
@@ -131,9 +139,9 @@ def _run(log: _RoundLog) -> None:
 
     # 8 update
     check_norm(aggregate, terms)
-    state = load_optimiser(operator.folder, log.number - 1, terms.dimension)
+    state = load_optimiser(operator.folder, version.sha256, terms.dimension)
     new, state = next_adapter(adapter, mean_delta(aggregate, terms), state, settings.aggregation)
-    save_optimiser(operator.folder, log.number, state)
+    save_optimiser(operator.folder, adapter_digest(new), state)
     log.finish(new, aggregate.survivors)
 
 
@@ -153,8 +161,17 @@ def _admit(
             parts = Application.from_bytes(application)
             token = ConsentToken.from_plain(codec.decode(parts.consent_token, max_bytes=1024))
             certificate = Advertisement.from_bytes(parts.advertisement).certificate
-            if door.admit(certificate, token, operator.now_s()) == device:
-                admitted[device] = parts.advertisement
+        except ChoristerError as error:
+            log.refused("admission", 1)
+            log.note_refusal(ADVERTISE, device, error.found[:MAX_REASON])
+            continue
+        if certificate.device_id != device:
+            log.refused("admission", 1)
+            log.note_refusal(ADVERTISE, device, "another device's application")
+            continue
+        try:
+            door.admit(certificate, token, operator.now_s())
+            admitted[device] = parts.advertisement
         except ChoristerError:
             log.refused("admission", 1)  # the door has put the reason into the ledger
     return admitted
@@ -207,8 +224,12 @@ class _RoundLog:
         answers: Mapping[str, bytes],
     ) -> dict[str, M]:
         """Give the coordinator what arrived and return what it wants to send next."""
+        self.answered[name] = 0
         try:
             found = take(answers)
+        except ChoristerError:
+            self.answered[name] = max(0, len(answers) - len(coordinator.refused))
+            raise
         finally:
             self.note_refusals(coordinator)
         self.answered[name] = len(found)
@@ -218,11 +239,14 @@ class _RoundLog:
         """Move what the coordinator refused into the ledger."""
         for refusal in coordinator.refused:
             self._refusals["protocol"] += 1
-            self.operator.ledger.append(
-                "refusal", round=self.round_id, stage=refusal.stage, device=refusal.device_id,
-                reason=refusal.reason,
-            )  # fmt: skip
+            self.note_refusal(refusal.stage, refusal.device_id, refusal.reason)
         coordinator.refused.clear()
+
+    def note_refusal(self, stage: str, device: str, reason: str) -> None:
+        """Put a device's refusal into the ledger."""
+        self.operator.ledger.append(
+            "refusal", round=self.round_id, stage=stage, device=device, reason=reason
+        )
 
     def refused(self, reason: str, count: int) -> None:
         """Count devices that were left out."""

@@ -60,7 +60,7 @@ class RoundRecord:
 
 
 def append_round(path: Path, record: RoundRecord) -> None:
-    """Add a round's line durably; a line that a crash tore is dropped first."""
+    """Add a round's line durably: the file is replaced whole, so that no crash tears a line."""
     lines = [json.dumps(asdict(kept), sort_keys=True) for kept in read_rounds(path)]
     lines.append(json.dumps(asdict(record), sort_keys=True))
     write_atomically(path, ("\n".join(lines) + "\n").encode())
@@ -88,24 +88,27 @@ def read_rounds(path: Path) -> list[RoundRecord]:
     return found
 
 
-def save_optimiser(folder: Path, round_number: int, state: OptimiserState) -> None:
-    """Keep the server optimiser's state after a round; the round's line makes it count."""
+def save_optimiser(folder: Path, adapter_sha256: str, state: OptimiserState) -> None:
+    """Keep the server optimiser's state with the version that it made, before that is stored."""
     partial = folder / ".optimiser.npz"
     with partial.open("wb") as file:
         np.savez(file, first=state.first, second=state.second)
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(_optimiser_path(folder, round_number))
+    partial.replace(_optimiser_path(folder, adapter_sha256))
 
 
-def load_optimiser(folder: Path, round_number: int, d: int) -> OptimiserState:
-    """Return the server optimiser's state after a round; its first state if it has none."""
-    path = _optimiser_path(folder, round_number)
+def load_optimiser(folder: Path, adapter_sha256: str, d: int) -> OptimiserState:
+    """Return the server optimiser's state that goes with a version; the first if it has none.
+
+    By version, not by round: rounds that are aborted, or that a crash ends, leave no gap.
+    """
+    path = _optimiser_path(folder, adapter_sha256)
     if not path.exists():
         return OptimiserState.initial(d)
     with np.load(path, allow_pickle=False) as arrays:
         return OptimiserState(arrays["first"], arrays["second"])
 
 
-def _optimiser_path(folder: Path, round_number: int) -> Path:
-    return folder / f"optimiser-{round_number:05d}.npz"
+def _optimiser_path(folder: Path, adapter_sha256: str) -> Path:
+    return folder / f"optimiser-{adapter_sha256}.npz"

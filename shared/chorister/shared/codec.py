@@ -17,10 +17,11 @@ from chorister.shared.errors import BadMessage
 Plain = None | bool | int | float | str | bytes | list["Plain"] | dict[str, "Plain"]
 
 MAX_MESSAGE_BYTES = 64 * 2**20
+MAX_DEPTH = 32  # lists in lists: far more than any message has, far less than a stack holds
 
 
 def encode(value: Plain) -> bytes:
-    """Return the canonical CBOR of plain data (no tags, string keys only)."""
+    """Return the canonical CBOR of plain data (no tags, string keys only, integers of 64 bits)."""
     return cbor2.dumps(value, canonical=True)
 
 
@@ -28,7 +29,7 @@ def decode(data: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Any:
     """Return the plain data in canonical CBOR.
 
     Raises:
-        BadMessage: too long, not CBOR, a tag, or not the canonical spelling.
+        BadMessage: too long, not CBOR, a tag, too deep, or not the canonical spelling.
     """
     if len(data) > max_bytes:
         raise BadMessage(
@@ -53,7 +54,7 @@ def decode(data: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Any:
     if not canonical or not _is_plain(value):
         raise BadMessage(
             "A message is canonical CBOR of plain data.",
-            "another spelling or a tagged value",
+            "another spelling, a tagged value, or one nested too deeply",
             "Drop the message.",
         )
     return value
@@ -88,11 +89,15 @@ def fields(value: Any, kinds: Mapping[str, type], what: str) -> dict[str, Any]:
     return value
 
 
-def _is_plain(value: Any) -> bool:
-    if value is None or isinstance(value, bool | int | float | str | bytes):
+def _is_plain(value: Any, depth: int = MAX_DEPTH) -> bool:
+    if depth == 0:
+        return False
+    if isinstance(value, int):
+        return -(2**64) <= value < 2**64  # beyond, CBOR has tags, and numbers of any length
+    if value is None or isinstance(value, float | str | bytes):
         return True
     if isinstance(value, list):
-        return all(_is_plain(item) for item in value)
+        return all(_is_plain(item, depth - 1) for item in value)
     if isinstance(value, dict):
-        return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
+        return all(isinstance(k, str) and _is_plain(v, depth - 1) for k, v in value.items())
     return False

@@ -35,7 +35,8 @@ def unpack(content: RecordDict) -> bytes:
         BadMessage: the record is not of this form.
     """
     record = content.get(RECORD)
-    value = record.get(FIELD) if isinstance(record, ConfigRecord) and len(content) == 1 else None
+    alone = isinstance(record, ConfigRecord) and len(content) == len(record) == 1
+    value = record.get(FIELD) if isinstance(record, ConfigRecord) and alone else None
     if not isinstance(value, bytes):
         raise BadMessage(
             f"A message is one record '{RECORD}' with the bytes '{FIELD}'.",

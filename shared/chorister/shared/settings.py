@@ -7,10 +7,11 @@ the nearest known key. Units are in the names.
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,12 +19,13 @@ from chorister.shared.errors import BadSettings
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+MAX_FOUND = 80  # characters of a wrong value in an error; a peer may have chosen it
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Delta = Annotated[float, Field(gt=0.0, lt=0.1, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, strict, no unknown keys."""
+    """Base of all settings: frozen, no unknown keys, and strict where they are parsed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -39,7 +41,8 @@ class Settings(BaseModel):
             BadSettings: an unknown key (with the nearest known one), a wrong type, or out of range.
         """
         try:
-            return cls.model_validate(dict(values))
+            # As JSON, where strictness still lets an array be a tuple, and a date is a wrong type.
+            return cls.model_validate_json(json.dumps(dict(values), default=str), strict=True)
         except ValidationError as error:
             raise _explain(cls, error, where) from None
 
@@ -82,7 +85,7 @@ class SegmentPrivacy(Settings):
     """
 
     clip_norm: Positive = 0.1
-    noise_multiplier: NotNegative = 1.0
+    noise_multiplier: Positive = 1.0
     delta_dp: Delta = 1e-3
     epsilon_max: Positive = 50.0
 
@@ -98,7 +101,7 @@ class SpeakerPrivacy(Settings):
     """
 
     clip_norm: Positive = 0.5
-    noise_multiplier: NotNegative = 1.0
+    noise_multiplier: Positive = 1.0
     delta_dp: Delta = 1e-3
     epsilon_max: Positive = 50.0
 
@@ -168,10 +171,10 @@ def _explain(cls: type[BaseModel], error: ValidationError, where: str) -> BadSet
         known = _known_keys(cls, path[:-1])
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
         advice = f"Did you mean '{near[0]}'?" if near else f"Known keys: {', '.join(known)}."
-        return BadSettings(f"{where} holds known keys only.", f"'{key}'", advice)
+        return BadSettings(f"{where} holds known keys only.", f"'{key[:MAX_FOUND]}'", advice)
     return BadSettings(
         f"{where}: '{key}' must be valid ({first['msg'][0].lower()}{first['msg'][1:]}).",
-        repr(first["input"]),
+        repr(first["input"])[:MAX_FOUND],
         "Correct this value.",
     )
 
@@ -179,7 +182,6 @@ def _explain(cls: type[BaseModel], error: ValidationError, where: str) -> BadSet
 def _known_keys(cls: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
         annotation = cls.model_fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        cls = annotation
+        kinds = (annotation, *get_args(annotation))  # a table, or a table or nothing
+        cls = next(k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel))
     return sorted(cls.model_fields)

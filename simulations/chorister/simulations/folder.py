@@ -164,14 +164,14 @@ def cannot_write(path: Path, error: OSError) -> UsageError:
 
 def _check_same_plan(folder: RunFolder, plan: dict[str, Any]) -> None:
     try:
-        stored = json.loads(folder.plan.read_text(encoding="utf-8"))
+        stored = dict(json.loads(folder.plan.read_text(encoding="utf-8")))
     except OSError:
         raise UsageError(
             "--resume goes on with a run that was started before.",
             f"no run in {folder.root}",
             "Leave out --resume.",
         ) from None
-    except ValueError:
+    except (ValueError, TypeError):
         raise UsageError(
             "state/plan.json holds what the run was started with.",
             "a damaged file",

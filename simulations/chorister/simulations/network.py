@@ -200,6 +200,9 @@ def enrol_devices(world: World, prepared_by: RunFolder | None = None) -> None:
         vault.put("identity", key.secret_bytes())
         vault.put("certificate", codec.encode(certificate.to_plain()))
         vault.put("consent", codec.encode(consent.to_plain()))
+        open_speaker(world, speaker).ledger.append(
+            "consent", action="given", purposes=list(consent.purposes), consent=consent.sha256
+        )
         if prepared_by is not None:
             for item in ANALYSIS:
                 shutil.copyfile(prepared_by.device(speaker.name) / item, folder / item)
@@ -275,7 +278,8 @@ def rewind(folder: RunFolder, finished: int, adapter_sha256: str | None) -> None
     """
     registry = Registry(folder.adapters)
     versions = registry.versions()
-    registry.truncate(adapter_sha256 or versions[0].sha256)
+    if versions:
+        registry.truncate(adapter_sha256 or versions[0].sha256)
     lengths: dict[str, int] = {}
     if finished:
         lengths = json.loads(_lengths_path(folder, finished).read_text(encoding="utf-8"))

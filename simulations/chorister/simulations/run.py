@@ -149,10 +149,17 @@ def _begin(
     folder = open_folder(out, plan, resume=True)
     world = load_world(folder.root.resolve())
     finished = read_rounds(folder.server / ROUNDS_FILE)
-    newest = finished[-1].adapter_sha256 if finished else None
-    network.enrol_devices(world)
-    network.rewind(folder, len(finished), newest)
+    _go_back(world, finished)
     return world, [{"at_s": time.time(), "after_round": len(finished)}]
+
+
+def _go_back(
+    world: World, finished: list[RoundRecord], prepared_by: RunFolder | None = None
+) -> None:
+    """Take a folder to the end of its last committed round, or to a fresh enrolment."""
+    network.rewind(world.folder, len(finished), finished[-1].adapter_sha256 if finished else None)
+    if not finished:
+        network.enrol_devices(world, prepared_by)
 
 
 def _check_feasible(scenario: Scenario, clients: int) -> None:
@@ -208,9 +215,7 @@ def _baseline(world: World, name: str) -> dict[str, Any]:
         world.corpus_sha256, world.skipped,
     )  # fmt: skip
     plain.save()
-    network.enrol_devices(plain, prepared_by=world.folder)
-    finished = read_rounds(folder.server / ROUNDS_FILE)
-    network.rewind(folder, len(finished), finished[-1].adapter_sha256 if finished else None)
+    _go_back(plain, read_rounds(folder.server / ROUNDS_FILE), prepared_by=world.folder)
     records = run_rounds(plain, "Baseline: without privacy")
     measured = outcome.measure_versions(plain, "Measuring the baseline")
     newest = Registry(folder.adapters).latest()

@@ -95,6 +95,9 @@ def read_scenario(name: str | None, overrides: Mapping[str, Any]) -> Scenario:
         target = values
         for part in filter(None, table.split(".")):
             target = target.setdefault(part, {})
+            if not isinstance(target, dict):
+                # Without the override: the file is what is wrong.
+                return Scenario.parse(values, f"scenario {name or 'default'}")
         target[leaf] = value
     return Scenario.parse(values, f"scenario {name or 'default'}")
 

@@ -252,7 +252,7 @@ def hold_out_speakers(
         raise BadCorpus(
             "Clients and held-out speakers must be different speakers of the corpus.",
             f"{clients} clients and {measured} held out wanted, {available} usable speakers",
-            f"Ask for at most {max(available - measured, 0)} clients or add speakers.",
+            f"Ask for at most {_most_clients(available, share)} clients or add speakers.",
         )
     order = {speaker.name: _rank(str(seed), speaker.name) for speaker in speakers}
     ranked = sorted(speakers, key=lambda speaker: order[speaker.name])
@@ -262,6 +262,10 @@ def hold_out_speakers(
         tuple(speaker for speaker in speakers if speaker.name in chosen),
         tuple(speaker for speaker in speakers if speaker.name in held_out),
     )
+
+
+def _most_clients(available: int, share: float) -> int:
+    return available - min(max(round(share * available), int(share > 0)), available - 1)
 
 
 def screen_speaker(speaker: Speaker, skipped: Skipped) -> Speaker | None:

@@ -12,15 +12,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 
 import chorister.client.secagg_party as secagg_party
 from chorister.client.secagg_party import Party
+from chorister.shared.errors import ProtocolViolation, RoundAborted
 from chorister.shared.secagg.keys import AgreementKey, Binding
 from chorister.shared.secagg.masks import MaskedSum
 from chorister.shared.secagg.members import Members
-from chorister.shared.secagg.messages import Inbox, Reveal
+from chorister.shared.secagg.messages import (
+    Inbox,
+    Reveal,
+    Survivors,
+    SurvivorVote,
+    UnmaskRequest,
+    view_digest,
+)
 from chorister.shared.secagg.sharing import SHARE_BYTES, reconstruct
+from chorister.shared.types import NoisedDelta
 from chorister.simulations.secagg_rehearsal import (
     Network,
     Rehearsal,
@@ -91,7 +101,11 @@ def _run(
 
 
 def _known(
-    rehearsal: Rehearsal, notes: Notes, corrupt: set[str], leaked: frozenset[bytes] = frozenset()
+    rehearsal: Rehearsal,
+    notes: Notes,
+    corrupt: set[str],
+    leaked: frozenset[bytes] = frozenset(),
+    views: tuple[bytes, ...] = (),
 ) -> set[bytes]:
     """Return every mask seed that the server can compute."""
     coordinator, roster = rehearsal.coordinator, rehearsal.coordinator._roster
@@ -122,14 +136,17 @@ def _known(
             known.add(reconstruct(seed_shares[owner], t))
         if len(key_shares[owner]) >= t:
             keys[owner] = reconstruct(key_shares[owner], t)
-    known |= _pairwise(rehearsal, keys)
+    known |= _pairwise(rehearsal, keys, views)
     return known
 
 
-def _pairwise(rehearsal: Rehearsal, keys: dict[int, bytes]) -> set[bytes]:
-    """Return the seeds of all pairs of which one masking key is known."""
+def _pairwise(
+    rehearsal: Rehearsal, keys: dict[int, bytes], views: tuple[bytes, ...] = ()
+) -> set[bytes]:
+    """Return the seeds, in any view, of all pairs of which one masking key is known."""
     coordinator = rehearsal.coordinator
-    binding = Binding(rehearsal.terms.sha256(), coordinator._view)
+    terms = rehearsal.terms.sha256()
+    bindings = [Binding(terms, view) for view in views or (coordinator._view,)]
     everyone = coordinator._roster.advertisements
     seeds = set()
     for owner, secret in keys.items():
@@ -137,13 +154,9 @@ def _pairwise(rehearsal: Rehearsal, keys: dict[int, bytes]) -> set[bytes]:
             if peer != owner:
                 low, high = sorted((owner, peer))
                 agreed = AgreementKey(secret).agree(everyone[peer].masking_key)
-                seeds.add(
-                    binding.mask_seed(
-                        agreed,
-                        everyone[low].certificate.device_key.raw,
-                        everyone[high].certificate.device_key.raw,
-                    )
-                )
+                first = everyone[low].certificate.device_key.raw
+                second = everyone[high].certificate.device_key.raw
+                seeds |= {binding.mask_seed(agreed, first, second) for binding in bindings}
     return seeds
 
 
@@ -350,3 +363,115 @@ def test_the_notes_are_complete(noting: Callable[[Notes], None]) -> None:
     assert len(_learnable(notes.rows, every)) == 6
     # One seed of its own and one for each of five neighbours.
     assert all(len(row) == 6 for row in notes.rows.values())
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_server_that_lies_at_random_learns_only_sums_of_enough_honest_devices(
+    noting: Callable[[Notes], None], seed: int
+) -> None:
+    notes = Notes()
+    noting(notes)
+    found, bad, rehearsal, _ = _random_lies(notes, seed, devices=7, corrupt=1)
+    honest = rehearsal.devices.keys() - bad
+    for combination in found:
+        factors = [combination.get(name, 0) for name in honest if combination.get(name, 0)]
+        assert len(set(factors)) <= 1, "honest deltas come apart"
+        assert not factors or len(factors) >= rehearsal.terms.min_honest
+
+
+def test_random_lies_do_reach_the_end_now_and_then(noting: Callable[[Notes], None]) -> None:
+    ends = 0
+    for seed in range(25):
+        notes = Notes()
+        noting(notes)
+        found, _, _, revealed = _random_lies(notes, seed, devices=7, corrupt=1)
+        ends += bool(revealed) and bool(found)
+    assert ends >= 3
+
+
+def test_control_random_lies_with_too_many_corrupt_devices_take_sums_apart(
+    noting: Callable[[Notes], None],
+) -> None:
+    apart = 0
+    for seed in range(25):
+        notes = Notes()
+        noting(notes)
+        found, bad, rehearsal, _ = _random_lies(notes, seed, devices=7, corrupt=4)
+        honest = rehearsal.devices.keys() - bad
+        factors = [[c.get(name, 0) for name in honest] for c in found]
+        apart += any(0 < sum(map(bool, f)) < rehearsal.terms.min_honest for f in factors)
+    assert apart > 0
+
+
+def _random_lies(
+    notes: Notes, seed: int, devices: int, corrupt: int
+) -> tuple[list[dict[str, int]], set[str], Rehearsal, int]:
+    """Return what a server learns that shows every device something else, and how many revealed.
+
+    It chooses among a few sets of sharers and of survivors at random, for each device by itself;
+    corrupt devices vote for every set and give it everything.
+    """
+
+    class Halt(Notes):
+        def down(self, stage: str, peer: str, message: bytes) -> bytes | None:
+            if stage == "mask":
+                inboxes[peer] = Inbox.from_bytes(message)
+                notes.states[peer] = rehearsal.devices[peer].state
+                return None
+            return message
+
+    inboxes: dict[str, Inbox] = {}
+    generator = np.random.default_rng(seed)
+    # Thresholds are those for one corrupt device, however many there are.
+    rehearsal = Rehearsal(rehearsal_terms(devices, 2, gamma=1 / devices + 1e-6), seed)
+    notes.rehearsal = rehearsal
+    with pytest.raises(RoundAborted):
+        rehearsal.run(uniform_deltas(rehearsal.terms, seed), Halt())
+    names = sorted(rehearsal.devices)
+    bad = set(names[:corrupt])
+    ids = rehearsal.coordinator.device_ids
+    index = {n: ids.index(rehearsal.devices[n].certificate.device_id) for n in names}
+    everybody = set(range(devices))
+    needed = rehearsal.coordinator.thresholds.min_survivors
+    digest, roster = rehearsal.terms.sha256(), rehearsal.coordinator._roster_digest
+
+    def some(of: set[int]) -> Members:
+        size = int(generator.integers(min(needed, len(of)), len(of) + 1))
+        return Members.of(int(i) for i in generator.permutation(sorted(of))[:size])
+
+    sharers = [Members.of(everybody), some(everybody)]
+    views = tuple(view_digest(digest, roster, u) for u in sharers)
+    shown = [
+        Survivors(view, some(set(u.indices)))
+        for view, u in zip(views, sharers, strict=True)
+        for _ in range(2)
+    ]
+    votes: dict[Survivors, dict[int, SurvivorVote]] = {s: {} for s in shown}
+    parties: dict[str, tuple[Party, Survivors]] = {}
+    for name in names:
+        device = rehearsal.devices[name]
+        if name in bad:
+            for s in shown:
+                if index[name] in s.survivors:
+                    votes[s][index[name]] = SurvivorVote.sign(digest, s, device.identity)
+            continue
+        party = Party.from_state(device.state)
+        told = sharers[int(generator.random() < 0.2)]
+        shares = tuple(s for s in inboxes[name].shares if s[0] in told)
+        notes.current = name
+        try:
+            delta = NoisedDelta(np.zeros(2, dtype=np.int64), BITS)
+            party.mask(Inbox(roster, told, shares), delta, device.identity)
+            choice = shown[int(generator.integers(0, 2 if told is sharers[0] else 4))]
+            votes[choice][index[name]] = party.confirm(choice, device.identity)
+            parties[name] = party, choice
+        except ProtocolViolation:
+            continue
+    for name, (party, choice) in parties.items():
+        request = UnmaskRequest(tuple(sorted(votes[choice].items())))
+        try:
+            notes.reveals[name] = party.reveal(request, rehearsal.devices[name].identity)
+        except ProtocolViolation:
+            continue
+    known = _known(rehearsal, notes, bad, views=views)
+    return _learnable(notes.rows, known), bad, rehearsal, len(notes.reveals)
