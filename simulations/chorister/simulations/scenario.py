@@ -58,6 +58,7 @@ class Scenario(Settings):
         shift: what all recordings went through before the clients saw them.
         engine: who calls the clients.
         personalise: how many held-out voices get a personal model at the end.
+        personalise_steps: optimiser steps of each personal adapter, at most.
         federated: False trains on each device alone (baseline).
         baselines: further runs for the table 'price of privacy'.
     """
@@ -70,7 +71,7 @@ class Scenario(Settings):
     shift: Literal["none", "microphone", "room", "telephone"] = "none"
     engine: Literal["in-process", "ray"] = "in-process"
     personalise: Annotated[int, Field(ge=0, le=100)] = 2
-    personalise_steps: Annotated[int, Field(ge=1, le=5000)] = 60
+    personalise_steps: Annotated[int, Field(ge=1, le=5000)] = 48
     federated: bool = True
     baselines: tuple[Literal["plain_fedavg", "local_only"], ...] = ()
     federation: Federation = Federation()
