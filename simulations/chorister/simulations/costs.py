@@ -13,7 +13,7 @@ from chorister.shared.privacy.segment_level import segment_figure
 from chorister.shared.privacy.speaker_level import largest_delta, speaker_figure
 from chorister.shared.settings import SegmentPrivacy, SpeakerPrivacy
 from chorister.shared.voice.audio import probe_recording
-from chorister.simulations import network
+from chorister.simulations import speaker_device
 from chorister.simulations.speakers import Speaker, split_speaker
 from chorister.simulations.world import World
 
@@ -43,7 +43,7 @@ def budgets(world: World, records: list[RoundRecord]) -> list[dict[str, Any]]:
     if not federation.private:
         return []
     events = {
-        unit: [network.budget_events(world, speaker, unit) for speaker in world.clients]
+        unit: [speaker_device.budget_events(world, speaker, unit) for speaker in world.clients]
         for unit in ("segment", "speaker")
     }
     return [

@@ -8,10 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from chorister.shared.console import progress
-from chorister.shared.errors import BadCorpus
 from chorister.shared.voice.audio import probe_recording
-from chorister.simulations import network
+from chorister.simulations import recordings, speaker_device
 from chorister.simulations.speakers import Speaker, split_speaker
 from chorister.simulations.world import World
 
@@ -31,17 +29,9 @@ def machine() -> dict[str, Any]:
 
 
 def data(world: World, embedded: bool) -> dict[str, Any]:
-    """Analyse every speaker's enrolment set once and return what the data are.
-
-    Raises:
-        BadCorpus: a client has no segment to train on.
-    """
-    rows = []
-    with progress("Enrolling speakers", len(world.speakers)) as step:
-        for role, speakers in (("client", world.clients), ("held_out", world.held_out)):
-            for speaker in speakers:
-                rows.append(_speaker(world, speaker, role))
-                step()
+    """Return what the data are; every speaker is analysed already."""
+    rows = [_speaker(world, speaker, "client") for speaker in world.clients]
+    rows += [_speaker(world, speaker, "held_out") for speaker in world.held_out]
     return {
         "kind": "embedded" if embedded else world.layout,
         "root_name": None if embedded else world.root.name,
@@ -54,15 +44,8 @@ def data(world: World, embedded: bool) -> dict[str, Any]:
 
 def _speaker(world: World, speaker: Speaker, role: str) -> dict[str, Any]:
     split = split_speaker(speaker)
-    device = network.open_speaker(world, speaker)
-    material = network.load_material(speaker, device.vault)
-    network.load_segments(speaker, device.vault, "held_out")
-    if role == "client" and not len(material.segments):
-        raise BadCorpus(
-            "Every client has at least one audible segment to train on.",
-            f"none for speaker {speaker.name}",
-            "Give this speaker longer or louder recordings, or leave it out.",
-        )
+    device = speaker_device.open_speaker(world, speaker)
+    material = recordings.load_material(speaker, device.vault)
 
     def seconds(pieces: tuple[Any, ...]) -> float:
         found = 0.0

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,12 @@ class RunFolder:
     def voice(self) -> Path:
         """The exported voice."""
         return self.root / "voice.onnx"
+
+    def discard(self) -> None:
+        """Take back what a new run has written: it never began."""
+        shutil.rmtree(self.state, ignore_errors=True)
+        with suppress(OSError):
+            self.root.rmdir()
 
     def device(self, name: str) -> Path:
         """The folder of one simulated device."""

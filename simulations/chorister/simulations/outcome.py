@@ -13,7 +13,7 @@ from chorister.server.rounds import RoundRecord
 from chorister.shared.console import progress
 from chorister.shared.records import ADVERTISE, CONFIRM, CONTRIBUTE, REVEAL, SHARE
 from chorister.shared.types import Adapter
-from chorister.simulations import network
+from chorister.simulations import enrolment, network, recordings, speaker_device
 from chorister.simulations.measure import losses, paired_test
 from chorister.simulations.world import World
 
@@ -59,14 +59,14 @@ def measure_versions(world: World, title: str) -> Measured:
     """Measure every version that the rounds made, on all speakers' held-out recordings."""
     registry = Registry(world.folder.adapters)
     versions = tuple(registry.get(v.sha256) for v in registry.versions())
-    model = network.shared_model(network.spec_of(world.scenario).rank)
+    model = network.shared_model(enrolment.spec_of(world.scenario).rank)
     tables: list[Table] = [{}, {}]
     with progress(title, len(world.speakers)) as step:
         for table, speakers in zip(tables, (world.held_out, world.clients), strict=True):
             for speaker in speakers:
-                device = network.open_speaker(world, speaker)
-                profile, _ = network.load_profile(speaker, device.vault)
-                segments = network.load_segments(speaker, device.vault, "held_out")
+                device = speaker_device.open_speaker(world, speaker)
+                profile, _ = recordings.load_profile(speaker, device.vault)
+                segments = recordings.load_segments(speaker, device.vault, "held_out")
                 if len(segments):
                     table[speaker.name] = losses(model, versions, segments, profile)
                 step()
@@ -79,15 +79,15 @@ def measure_alone(world: World, title: str) -> dict[str, Any]:
     Every speaker, held out or not, trains as many steps on its own training set as a client of the
     federation does in all rounds.
     """
-    spec = network.spec_of(world.scenario)
-    model, first = network.shared_model(spec.rank), network.first_adapter(world.scenario)
+    spec = enrolment.spec_of(world.scenario)
+    model, first = network.shared_model(spec.rank), enrolment.first_adapter(world.scenario)
     tables: list[dict[str, tuple[float, float]]] = [{}, {}]
     with progress(title, len(world.speakers)) as step:
         for table, speakers in zip(tables, (world.held_out, world.clients), strict=True):
             for speaker in speakers:
-                device = network.open_speaker(world, speaker)
-                profile, _ = network.load_profile(speaker, device.vault)
-                segments = network.load_segments(speaker, device.vault, "held_out")
+                device = speaker_device.open_speaker(world, speaker)
+                profile, _ = recordings.load_profile(speaker, device.vault)
+                segments = recordings.load_segments(speaker, device.vault, "held_out")
                 own = _train_alone(world, device)
                 if len(segments):
                     before, after = losses(model, (first, own), segments, profile)
@@ -96,10 +96,10 @@ def measure_alone(world: World, title: str) -> dict[str, Any]:
     return evaluation_of(*tables)
 
 
-def _train_alone(world: World, device: network.OpenSpeaker) -> Adapter:
-    federation, spec = world.scenario.federation, network.spec_of(world.scenario)
-    adapter = network.first_adapter(world.scenario)
-    material = network.load_material(device.speaker, device.vault)
+def _train_alone(world: World, device: speaker_device.OpenSpeaker) -> Adapter:
+    federation, spec = world.scenario.federation, enrolment.spec_of(world.scenario)
+    adapter = enrolment.first_adapter(world.scenario)
+    material = recordings.load_material(device.speaker, device.vault)
     for number in range(1, federation.rounds + 1):
         delta = train_shared_adapter(
             network.shared_model(spec.rank), spec, adapter, material, federation.training, None,

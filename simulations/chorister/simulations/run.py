@@ -32,12 +32,13 @@ from chorister.shared.files import write_atomically
 from chorister.shared.voice.base import load_base
 from chorister.shared.voice.base_digest import BASE_SHA256
 from chorister.shared.voice.speaker import SPEAKER_SHA256
-from chorister.simulations import costs, facts, network, outcome
+from chorister.simulations import costs, enrolment, facts, network, outcome
 from chorister.simulations.corpus import Corpus, open_corpus, screen_corpus
 from chorister.simulations.embedded import embedded_corpus
 from chorister.simulations.federate import run_rounds
 from chorister.simulations.folder import RunFolder, check_room, open_baseline, open_folder
 from chorister.simulations.randomness import SimulatedRandomness
+from chorister.simulations.recordings import analyse_speakers
 from chorister.simulations.report import write_report
 from chorister.simulations.run_record import FORMAT_VERSION, write_run
 from chorister.simulations.scenario import Scenario
@@ -105,7 +106,7 @@ def simulate(
     record["finished_s"] = time.time()
     write_run(out / "run.json", record)
     _write_metrics(world.folder, record)
-    network.open_ledger(world).checkpoint(network.server_key(scenario))
+    enrolment.open_ledger(world).checkpoint(enrolment.server_key(scenario))
     write_report(out)
     return record
 
@@ -135,22 +136,38 @@ def _begin(
         "base_sha256": BASE_SHA256,
     }
     if not resume or not (out / "state" / "world.json").exists():
-        skipped = Skipped()
-        screened = screen_corpus(corpus, skipped)
-        clients, held_out = hold_out_speakers(
-            screened.speakers, scenario.held_out_share, scenario.seed, scenario.clients or None
-        )
-        _check_feasible(scenario, len(clients))
         folder = open_folder(out, plan, resume=resume)
-        folder.server.mkdir(parents=True, exist_ok=True)
-        world = make_world(scenario, folder, screened, clients, held_out, skipped)
-        network.enrol_devices(world)
-        return world, []
+        try:
+            return _choose_speakers(scenario, corpus, folder), []
+        except BaseException:
+            folder.discard()
+            raise
     folder = open_folder(out, plan, resume=True)
     world = load_world(folder.root.resolve())
     finished = read_rounds(folder.server / ROUNDS_FILE)
     _go_back(world, finished)
     return world, [{"at_s": time.time(), "after_round": len(finished)}]
+
+
+def _choose_speakers(scenario: Scenario, corpus: Corpus, folder: RunFolder) -> World:
+    """Choose clients and held-out speakers among those whose recordings can serve; enrol them."""
+    skipped = Skipped()
+    screened = screen_corpus(corpus, skipped)
+    unfit: dict[str, str] = {}
+    while True:
+        usable = [speaker for speaker in screened.speakers if speaker.name not in unfit]
+        clients, held_out = hold_out_speakers(
+            usable, scenario.held_out_share, scenario.seed, scenario.clients or None
+        )
+        _check_feasible(scenario, len(clients))
+        world = make_world(scenario, folder, screened, clients, held_out, skipped, unfit)
+        found = analyse_speakers(enrolment.vaults(world), len(world.speakers))
+        if not found:
+            folder.server.mkdir(parents=True, exist_ok=True)
+            enrolment.enrol_devices(world)
+            return world
+        unfit |= found
+        say(f"{len(found)} speakers cannot take part and are replaced: {', '.join(found)}.")
 
 
 def _go_back(
@@ -159,12 +176,12 @@ def _go_back(
     """Take a folder to the end of its last committed round, or to a fresh enrolment."""
     network.rewind(world.folder, len(finished), finished[-1].adapter_sha256 if finished else None)
     if not finished:
-        network.enrol_devices(world, prepared_by)
+        enrolment.enrol_devices(world, prepared_by)
 
 
 def _check_feasible(scenario: Scenario, clients: int) -> None:
     """Refuse terms that no round of this size could have, before anything is written."""
-    first = network.first_adapter(scenario)
+    first = enrolment.first_adapter(scenario)
     plan_round(scenario.federation, "plan", 1, clients, first, adapter_digest(first), True)
 
 
@@ -172,7 +189,7 @@ def _first_record(
     world: World, data: Path | None, command: str, started_s: float
 ) -> dict[str, Any]:
     scenario = world.scenario
-    first = network.first_adapter(scenario)
+    first = enrolment.first_adapter(scenario)
     return {
         "format_version": FORMAT_VERSION,
         "chorister_version": version("chorister"),

@@ -26,7 +26,7 @@ from chorister.shared.voice.loudness import match_level
 from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile
 from chorister.shared.voice.speaker import load_speaker_encoder
-from chorister.simulations import network
+from chorister.simulations import enrolment, network, recordings, speaker_device
 from chorister.simulations.speakers import Piece, Skipped, Speaker, split_speaker
 from chorister.simulations.vocoder_copy import copy_by_vocoder
 from chorister.simulations.world import World
@@ -77,9 +77,9 @@ class _Target:
         self._world = world
         self._speaker = speaker
         self._final = final
-        self._device = network.open_speaker(world, speaker)
-        self._profile, self._gain = network.load_profile(speaker, self._device.vault)
-        spec = network.spec_of(world.scenario)
+        self._device = speaker_device.open_speaker(world, speaker)
+        self._profile, self._gain = recordings.load_profile(speaker, self._device.vault)
+        spec = enrolment.spec_of(world.scenario)
         self._zero_shot: VoiceModel = copy.deepcopy(network.shared_model(spec.rank))
         adapters.write_shared(self._zero_shot, final.values)
         self._personal: VoiceModel = copy.deepcopy(self._zero_shot)
@@ -87,8 +87,8 @@ class _Target:
     def personalise(self, steps: int, on_step: Any) -> Personalised:
         """Train the personal adapter on the speaker's own recordings."""
         vault = self._device.vault
-        training = network.load_segments(self._speaker, vault, "training").recordings
-        held_out = network.load_segments(self._speaker, vault, "held_out").recordings
+        training = recordings.load_segments(self._speaker, vault, "training").recordings
+        held_out = recordings.load_segments(self._speaker, vault, "held_out").recordings
         other = _other_speaker(self._world, self._speaker)
         return personalise(
             self._personal,
@@ -118,8 +118,8 @@ class _Target:
     def sample(self, source: Speaker) -> dict[str, Any]:
         """Write one sentence of another speaker in this voice, and what to compare it with."""
         piece, own = _same_sentence(source, self._speaker)
-        source_profile, gain = network.load_profile(
-            source, network.open_speaker(self._world, source).vault
+        source_profile, gain = recordings.load_profile(
+            source, speaker_device.open_speaker(self._world, source).vault
         )
         spoken = _cut(source.read(piece), gain)
         features = extract_features(spoken)

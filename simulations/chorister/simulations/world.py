@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -72,8 +72,19 @@ def make_world(
     clients: Sequence[Speaker],
     held_out: Sequence[Speaker],
     skipped: Skipped,
+    unfit: Mapping[str, str],
 ) -> World:
-    """Return the world of a new run and write it."""
+    """Return the world of a new run and write it.
+
+    Args:
+        scenario: what was asked for.
+        folder: of the run.
+        corpus: where the speakers come from.
+        clients: take part.
+        held_out: only measure.
+        skipped: files left out.
+        unfit: speakers left out, with the reason.
+    """
     world = World(
         scenario,
         folder,
@@ -82,7 +93,10 @@ def make_world(
         tuple(clients),
         tuple(held_out),
         _corpus_digest(corpus.root, (*clients, *held_out)),
-        tuple((Path(path).name, reason) for path, reason in skipped.listing()),
+        (
+            *((Path(path).name, reason) for path, reason in skipped.listing()),
+            *((f"speaker {name}", reason) for name, reason in unfit.items()),
+        ),
     )
     world.save()
     return world
