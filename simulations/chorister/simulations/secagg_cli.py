@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import ceil
 
 from chorister.shared.console import (
     add_output_options,
@@ -127,6 +128,14 @@ def _plan_lines(plan: CohortPlan, terms: RoundTerms) -> list[str]:
         lines.append("                   large, as for any small cohort: rounds will be repeated")
     if not terms.private:
         lines.append("                   none: a run without speaker-level privacy")
+        return lines
+    ratio = terms.noise_multiplier * terms.dimension**0.5 / t.roster
+    lines.append(
+        f"noise to signal    {ratio:.3g} in the mean, if all deltas reach the clip and agree"
+    )
+    if ratio > 1:
+        enough = ceil(terms.noise_multiplier * terms.dimension**0.5 / 0.3)
+        lines.append(f"                   too small a cohort: about {enough} would bring it to 0.3")
     return lines
 
 
