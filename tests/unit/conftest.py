@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -158,8 +159,15 @@ def trainable_model(choirs: ModuleType) -> VoiceModel:
 
 
 @pytest.fixture
-def choir(tmp_path: Path, choirs: ModuleType, trainable_model: VoiceModel) -> Callable[..., object]:
+def choir(
+    tmp_path: Path,
+    choirs: ModuleType,
+    trainable_model: VoiceModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., object]:
     """Makes a choir; private where asked."""
+    # No test cuts the power: what a killed process wrote, the next one reads without it.
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
     def make(*, private: bool = False, **choices: object) -> object:
         choices.setdefault("federation", choirs.PRIVATE if private else choirs.PLAIN)

@@ -8,6 +8,7 @@ ones.
 from __future__ import annotations
 
 import ast
+import errno
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points, version
@@ -52,8 +53,16 @@ def _run(entry: EntryPoint, argv: list[str]) -> int:
             "brings them all."
         )
         return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        complain(
+            f"Files can be written where they belong. Found: {error.strerror} ({error.filename}). "
+            "Check the disk's free space and the folder's permissions."
+        )
+        return 2
     except KeyboardInterrupt:
-        complain("Interrupted.")
+        complain("Interrupted. Where the command has --resume, repeat it with that.")
         return 130
 
 
