@@ -12,12 +12,8 @@ asks a second time.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
-from typing import Any
-
 from chorister.client.secagg_checks import Acceptance, check_roster, choose_neighbours
-from chorister.shared import codec
+from chorister.client.secagg_state import PartyState, Peers, Secrets
 from chorister.shared.errors import BadMessage, BadSignature, ProtocolViolation
 from chorister.shared.randomness import Randomness
 from chorister.shared.secagg.keys import (
@@ -29,7 +25,6 @@ from chorister.shared.secagg.keys import (
     seal,
 )
 from chorister.shared.secagg.masks import MaskedSum, residues
-from chorister.shared.secagg.members import Members
 from chorister.shared.secagg.messages import (
     Advertisement,
     Inbox,
@@ -52,68 +47,28 @@ from chorister.shared.types import MaskedDelta, NoisedDelta
 __all__ = ["Acceptance", "Party"]
 
 
-@dataclass(slots=True)
-class _Peers:
-    """What the device keeps of the roster: public keys by index, and its own index."""
-
-    own: int
-    roster: bytes
-    identities: list[bytes]
-    sealing: list[bytes]
-    masking: list[bytes]
-
-
-@dataclass(slots=True)
-class _Secrets:
-    """The round's secrets; each is wiped when no later step needs it. It has no readable form."""
-
-    sealing: bytearray
-    masking: bytearray
-    seed: bytearray
-    agreed: dict[int, bytes] = field(default_factory=dict)
-    held: dict[int, bytes] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        return "_Secrets(secret)"
-
-    def wipe(self) -> None:
-        """Overwrite the keys and the seed, as far as Python lets one."""
-        for secret in (self.sealing, self.masking, self.seed):
-            secret[:] = bytes(len(secret))
-        self.sealing, self.masking, self.seed = bytearray(), bytearray(), bytearray()
-        self.agreed = {}
-
-
 class Party:
-    """One device in one round; use `Party.begin` or `Party.from_state`."""
+    """One device in one round; use `Party.begin` or `Party.from_state`.
 
-    def __init__(
-        self,
-        phase: str,
-        terms: RoundTerms,
-        advertisement: bytes,
-        secrets: _Secrets,
-        *,
-        peers: _Peers | None = None,
-        chosen: Members | None = None,
-        view: bytes = b"",
-        sharers: Members | None = None,
-        unreadable: tuple[int, ...] = (),
-        survivors: Survivors | None = None,
-    ) -> None:
-        self.phase = phase
-        self.terms = terms
-        self._advertisement = advertisement
-        self._secrets = secrets
-        self._peers = peers
-        self._chosen = chosen
-        self._view = view
-        self._sharers = sharers
-        self._unreadable = unreadable
-        self._survivors = survivors
+    Args:
+        state: what the last step left.
+    """
+
+    def __init__(self, state: PartyState) -> None:
+        self._state = state
 
     def __repr__(self) -> str:
         return f"Party({self.phase}, round {self.terms.round_id})"
+
+    @property
+    def phase(self) -> str:
+        """The last step: advertised, shared, masked, confirmed or revealed."""
+        return self._state.phase
+
+    @property
+    def terms(self) -> RoundTerms:
+        """Of the round."""
+        return self._state.terms
 
     @property
     def round_id(self) -> str:
@@ -148,7 +103,7 @@ class Party:
         """
         acceptance.check(terms, randomness)
         certificate.check(authority, terms.federation, now_s)
-        secrets = _Secrets(
+        secrets = Secrets(
             bytearray(randomness.fork("sealing key").bytes(32)),
             bytearray(randomness.fork("masking key").bytes(32)),
             bytearray(randomness.fork("self-mask seed").bytes(32)),
@@ -162,7 +117,8 @@ class Party:
             commit_seed(digest, certificate.device_key.raw, bytes(secrets.seed)),
             b"",
         ).signed(identity)
-        return cls("advertised", terms, advertisement.to_bytes(), secrets), advertisement
+        state = PartyState("advertised", terms, advertisement.to_bytes(), secrets)
+        return cls(state), advertisement
 
     def share(
         self,
@@ -183,28 +139,28 @@ class Party:
         """
         self._expect("advertised", "share keys")
         own = check_roster(
-            roster, self.terms, Advertisement.from_bytes(self._advertisement), authority,
+            roster, self.terms, Advertisement.from_bytes(self._state.advertisement), authority,
             acceptance, now_s,
         )  # fmt: skip
         everyone = roster.advertisements
-        peers = _Peers(
+        thresholds = self._thresholds(len(everyone))
+        peers = Peers(
             own,
             roster.digest(),
             [a.certificate.device_key.raw for a in everyone],
             [a.sealing_key for a in everyone],
             [a.masking_key for a in everyone],
+            choose_neighbours(
+                own, len(everyone), thresholds.neighbours, randomness.fork("neighbours")
+            ),
         )
-        thresholds = self._thresholds(peers)
-        chosen = choose_neighbours(
-            own, len(roster), thresholds.neighbours, randomness.fork("neighbours")
-        )
-        holders = sorted({*chosen, own})
-        secret, t = self._secrets, thresholds.share_threshold
+        holders = sorted({*peers.chosen, own})
+        secret, t = self._state.secrets, thresholds.share_threshold
         seeds = split(bytes(secret.seed), holders, t, randomness.fork("seed shares"))
         keys = split(bytes(secret.masking), holders, t, randomness.fork("key shares"))
         sealing, binding = AgreementKey(bytes(secret.sealing)), self._binding(peers.roster)
         entries, agreed = [], {}
-        for holder in chosen:
+        for holder in peers.chosen:
             agreed[holder] = sealing.agree(peers.sealing[holder])
             key = binding.sealing_key(
                 agreed[holder], peers.identities[own], peers.identities[holder]
@@ -219,7 +175,7 @@ class Party:
             )
         bundle = ShareBundle(peers.roster, tuple(entries), b"").signed(identity)
         secret.agreed, secret.held = agreed, {own: seeds[own] + keys[own]}
-        self._peers, self._chosen, self.phase = peers, chosen, "shared"
+        self._state.peers, self._state.phase = peers, "shared"
         return bundle
 
     def mask(self, inbox: Inbox, noised: NoisedDelta, identity: SigningKey) -> MaskedInput:
@@ -230,28 +186,8 @@ class Party:
                 delta that does not fit the terms.
         """
         self._expect("shared", "mask")
-        peers, chosen = self._known()
-        terms, own, n = self.terms, peers.own, len(peers.identities)
-        thresholds = self._thresholds(peers)
-        sharers = inbox.sharers
-        senders = {sender for sender, _ in inbox.shares}
-        present = {i for i in chosen if i in sharers}
-        _require(inbox.roster == peers.roster, "shares are of the roster that this device signed")
-        _require(sharers.within(n) and own in sharers, "this device is among those who shared")
-        _require(
-            len(sharers) >= thresholds.min_survivors
-            and len(present) + 1 >= thresholds.share_threshold,
-            f"{thresholds.min_survivors} devices share, {thresholds.share_threshold - 1} chosen",
-            f"{len(sharers)}, {len(present)} of them chosen",
-        )
-        _require(
-            senders <= sharers.indices and own not in senders,
-            "shares come from devices that have shared",
-        )
-        _require(
-            not thresholds.complete or senders == present,
-            "in a complete graph everybody's shares reach everybody",
-        )
+        terms, secrets, peers = self.terms, self._state.secrets, self._peers()
+        neighbours = self._check_inbox(inbox, peers)
         if len(noised.values) != terms.dimension or noised.modulus_bits != terms.modulus_bits:
             raise ProtocolViolation(
                 f"A delta has {terms.dimension} values modulo 2**{terms.modulus_bits}.",
@@ -259,26 +195,26 @@ class Party:
                 "Train the adapter that the terms name.",
             )
         held, unreadable = self._open(inbox, peers)
-        view = view_digest(terms.sha256(), peers.roster, sharers)
+        view = view_digest(terms.sha256(), peers.roster, inbox.sharers)
         total = MaskedSum(terms.dimension)
         total.add(residues(noised.values, terms.modulus_bits))
-        total.add_mask(bytes(self._secrets.seed))
-        masking, binding = AgreementKey(bytes(self._secrets.masking)), self._binding(view)
-        for peer in sorted(present | senders):
-            low, high = sorted((own, peer))
+        total.add_mask(bytes(secrets.seed))
+        masking, binding = AgreementKey(bytes(secrets.masking)), self._binding(view)
+        for peer in neighbours:
+            low, high = sorted((peers.own, peer))
             seed = binding.mask_seed(
                 masking.agree(peers.masking[peer]), peers.identities[low], peers.identities[high]
             )
-            if own == low:
+            if peers.own == low:
                 total.add_mask(seed)
             else:
                 total.subtract_mask(seed)
         delta = MaskedDelta(total.reduced(terms.modulus_bits), terms.modulus_bits)
         message = MaskedInput.sign(view, delta, identity)
-        self._secrets.wipe()
-        self._secrets.held |= held
-        self._view, self._sharers, self._unreadable = view, sharers, unreadable
-        self.phase = "masked"
+        secrets.wipe()
+        secrets.held |= held
+        self._state.view, self._state.sharers = view, inbox.sharers
+        self._state.unreadable, self._state.phase = unreadable, "masked"
         return message
 
     def confirm(self, survivors: Survivors, identity: SigningKey) -> SurvivorVote:
@@ -289,73 +225,48 @@ class Party:
                 this one was told had not shared.
         """
         self._expect("masked", "confirm survivors")
-        peers, _ = self._known()
-        sharers = self._sharers or Members.of(())
-        needed = self._thresholds(peers).min_survivors
-        _require(survivors.view == self._view, "survivors are of the view that was masked for")
+        peers, claimed = self._peers(), survivors.survivors
+        needed = self._thresholds(len(peers.identities)).min_survivors
+        _require(survivors.view == self._state.view, "survivors are of the view masked for")
         _require(
-            survivors.survivors.indices <= sharers.indices, "only a device that shared can survive"
+            claimed.indices <= self._state.sharers.indices, "only a device that shared can survive"
         )
-        _require(peers.own in survivors.survivors, "only survivors are asked to confirm")
-        found = f"{len(survivors.survivors)} devices"
-        _require(len(survivors.survivors) >= needed, f"a sum covers {needed} devices", found)
-        self._survivors, self.phase = survivors, "confirmed"
-        return SurvivorVote.sign(self.terms.sha256(), survivors, identity)
+        _require(peers.own in claimed, "only survivors are asked to confirm")
+        _require(len(claimed) >= needed, f"a sum covers {needed} devices", f"{len(claimed)}")
+        vote = SurvivorVote.sign(self.terms.sha256(), survivors, identity)
+        self._state.survivors, self._state.phase = survivors, "confirmed"
+        return vote
 
     def reveal(self, request: UnmaskRequest, identity: SigningKey) -> Reveal:
-        """Give one share for each neighbour: the seed's if it survived, the key's if it dropped
-        out.
+        """Give one share for each neighbour: the seed's if it survived, the key's if not.
 
         Raises:
             ProtocolViolation: too few signatures under the survivors that this device confirmed.
         """
         self._expect("confirmed", "reveal shares")
-        peers, _ = self._known()
-        survivors, sharers = self._survivors, self._sharers
-        if survivors is None or sharers is None:
+        peers, secrets, survivors = self._peers(), self._state.secrets, self._state.survivors
+        if survivors is None:
             raise AssertionError("a confirmed party knows its survivors")
-        quorum = self._thresholds(peers).vote_quorum
+        quorum = self._thresholds(len(peers.identities)).vote_quorum
         voters = self._count_votes(request, survivors, peers)
         _require(
             voters >= quorum, f"{quorum} survivors sign one set before shares are revealed", voters
         )
         seeds, keys = [], []
-        for owner, pair in sorted(self._secrets.held.items()):
+        for owner, pair in sorted(secrets.held.items()):
             if owner in survivors.survivors:
                 seeds.append((owner, pair[:SHARE_BYTES]))
             else:
                 keys.append((owner, pair[SHARE_BYTES:]))
-        reveal = Reveal(tuple(seeds), tuple(keys), self._unreadable, b"").signed(
-            survivors, identity
-        )
-        self._secrets.held = {}
-        self.phase = "revealed"
-        return reveal
+        reveal = Reveal(tuple(seeds), tuple(keys), self._state.unreadable, b"")
+        signed = reveal.signed(survivors, identity)
+        secrets.held = {}
+        self._state.phase = "revealed"
+        return signed
 
     def to_state(self) -> bytes:
         """Return what a later process needs; it holds secrets, so seal it before it is stored."""
-        secrets, peers = self._secrets, self._peers
-        plain: dict[str, Any] = {
-            "phase": self.phase,
-            "terms": self.terms.to_bytes(),
-            "advertisement": self._advertisement,
-            "secrets": [bytes(secrets.sealing), bytes(secrets.masking), bytes(secrets.seed)],
-            "agreed": [[i, key] for i, key in sorted(secrets.agreed.items())],
-            "held": [[i, pair] for i, pair in sorted(secrets.held.items())],
-            "peers": None
-            if peers is None
-            else [
-                peers.own, peers.roster, b"".join(peers.identities), b"".join(peers.sealing),
-                b"".join(peers.masking),
-            ],
-            "chosen": None if self._chosen is None else self._chosen.to_bytes(),
-            "view": self._view,
-            "sharers": None if self._sharers is None else self._sharers.to_bytes(),
-            "unreadable": list(self._unreadable),
-            "survivors": None if self._survivors is None else self._survivors.to_bytes(),
-        }  # fmt: skip
-        body = codec.encode(plain)
-        return hashlib.sha256(body).digest() + body
+        return self._state.to_bytes()
 
     @classmethod
     def from_state(cls, state: bytes) -> Party:
@@ -364,34 +275,7 @@ class Party:
         Raises:
             ProtocolViolation: the state is damaged.
         """
-        # What fits its digest is what this device stored; nobody else writes it (it is sealed).
-        digest, body = state[:32], state[32:]
-        if hashlib.sha256(body).digest() != digest:
-            raise ProtocolViolation(
-                "A device continues a round from the state that it stored.", "a damaged state",
-                "The round ends on this device; the next one starts afresh.",
-            )  # fmt: skip
-        plain = codec.decode(body)
-        sealing, masking, seed = (bytearray(secret) for secret in plain["secrets"])
-        secrets = _Secrets(sealing, masking, seed)
-        secrets.agreed = dict(plain["agreed"])
-        secrets.held = dict(plain["held"])
-        peers, survivors = plain["peers"], plain["survivors"]
-        if peers is not None:
-            own, roster, *columns = peers
-            peers = _Peers(own, roster, *(_rows(column) for column in columns))
-        return cls(
-            plain["phase"],
-            RoundTerms.from_bytes(plain["terms"]),
-            plain["advertisement"],
-            secrets,
-            peers=peers,
-            chosen=_members(plain["chosen"]),
-            view=plain["view"],
-            sharers=_members(plain["sharers"]),
-            unreadable=tuple(plain["unreadable"]),
-            survivors=None if survivors is None else Survivors.from_bytes(survivors),
-        )
+        return cls(PartyState.from_bytes(state))
 
     def _expect(self, phase: str, what: str) -> None:
         if self.phase != phase:
@@ -401,28 +285,52 @@ class Party:
                 "The server must run each stage once and in order; wait for the next round.",
             )
 
-    def _known(self) -> tuple[_Peers, Members]:
-        if self._peers is None or self._chosen is None:
+    def _peers(self) -> Peers:
+        if self._state.peers is None:
             raise AssertionError("a party that shared knows its peers")
-        return self._peers, self._chosen
+        return self._state.peers
 
-    def _thresholds(self, peers: _Peers) -> Thresholds:
+    def _thresholds(self, n: int) -> Thresholds:
         terms = self.terms
-        return derive(
-            len(peers.identities), terms.cohort, terms.gamma, terms.dropout, terms.min_honest
-        )
+        return derive(n, terms.cohort, terms.gamma, terms.dropout, terms.min_honest)
 
     def _binding(self, context: bytes) -> Binding:
         return Binding(self.terms.sha256(), context)
 
-    def _open(self, inbox: Inbox, peers: _Peers) -> tuple[dict[int, bytes], tuple[int, ...]]:
+    def _check_inbox(self, inbox: Inbox, peers: Peers) -> list[int]:
+        """Return the neighbours to mask with: those that I chose, and those that chose me."""
+        thresholds = self._thresholds(len(peers.identities))
+        sharers, senders = inbox.sharers, {sender for sender, _ in inbox.shares}
+        present = {i for i in peers.chosen if i in sharers}
+        least, chosen = thresholds.min_survivors, thresholds.share_threshold - 1
+        _require(inbox.roster == peers.roster, "shares are of the roster that this device signed")
+        _require(
+            sharers.within(len(peers.identities)) and peers.own in sharers,
+            "this device is among those who shared",
+        )
+        _require(
+            len(sharers) >= least and len(present) >= chosen,
+            f"{least} devices share, {chosen} of them chosen by this one",
+            f"{len(sharers)} and {len(present)}",
+        )
+        _require(
+            senders <= sharers.indices and peers.own not in senders,
+            "shares come from devices that have shared",
+        )
+        _require(
+            not thresholds.complete or senders == present,
+            "in a complete graph everybody's shares reach everybody",
+        )
+        return sorted(present | senders)
+
+    def _open(self, inbox: Inbox, peers: Peers) -> tuple[dict[int, bytes], tuple[int, ...]]:
         """Return the shares that open, and whose do not: a liar costs its shares, not the round."""
-        sealing = AgreementKey(bytes(self._secrets.sealing))
+        sealing = AgreementKey(bytes(self._state.secrets.sealing))
         binding = self._binding(peers.roster)
         held: dict[int, bytes] = {}
         unreadable = []
         for sender, sealed in inbox.shares:
-            agreed = self._secrets.agreed.get(sender) or sealing.agree(peers.sealing[sender])
+            agreed = self._state.secrets.agreed.get(sender) or sealing.agree(peers.sealing[sender])
             key = binding.sealing_key(agreed, peers.identities[sender], peers.identities[peers.own])
             try:
                 held[sender] = open_sealed(key, sealed)
@@ -430,8 +338,8 @@ class Party:
                 unreadable.append(sender)
         return held, tuple(unreadable)
 
-    def _count_votes(self, request: UnmaskRequest, survivors: Survivors, peers: _Peers) -> int:
-        digest, voters = self.terms.sha256(), 0
+    def _count_votes(self, request: UnmaskRequest, survivors: Survivors, peers: Peers) -> int:
+        digest, voters = self.terms.sha256(), set()
         for index, vote in request.votes:
             _require(index in survivors.survivors, "only survivors vote")
             try:
@@ -442,8 +350,8 @@ class Party:
                     "a signature under something else",
                     "The server showed different sets to different devices; the round ends here.",
                 ) from None
-            voters += 1
-        return voters
+            voters.add(index)
+        return len(voters)
 
 
 def _require(holds: bool, rule: str, found: object = "something else") -> None:
@@ -451,11 +359,3 @@ def _require(holds: bool, rule: str, found: object = "something else") -> None:
         raise ProtocolViolation(
             f"The protocol demands that {rule}.", str(found), "The round ends on this device."
         )
-
-
-def _rows(column: bytes) -> list[bytes]:
-    return [column[i : i + 32] for i in range(0, len(column), 32)]
-
-
-def _members(data: bytes | None) -> Members | None:
-    return None if data is None else Members.from_bytes(data)

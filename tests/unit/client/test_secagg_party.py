@@ -242,7 +242,7 @@ def test_a_changed_share_costs_its_sender_not_the_round() -> None:
     )
     party = _mask(rehearsal, NAME, changed)
     assert party.phase == "masked"
-    assert party._unreadable == (sender,)
+    assert party._state.unreadable == (sender,)
 
 
 @pytest.mark.parametrize("step", ["share", "mask", "confirm", "reveal"])
@@ -274,13 +274,13 @@ def test_shares_are_revealed_once() -> None:
     for again in (party, Party.from_state(party.to_state())):
         with pytest.raises(ProtocolViolation, match="once"):
             again.reveal(request, identity)
-    assert not party._secrets.held
+    assert not party._state.secrets.held
 
 
 def test_no_secret_of_the_sum_is_left_after_masking() -> None:
     rehearsal, tap = _stopped("mask")
     device, before = rehearsal.devices[NAME], _party(rehearsal, NAME)
-    secrets = [bytes(s) for s in (before._secrets.masking, before._secrets.seed)]
+    secrets = [bytes(s) for s in (before._state.secrets.masking, before._state.secrets.seed)]
     inbox = Inbox.from_bytes(tap.seen["mask", NAME])
     after = _mask(rehearsal, NAME, inbox).to_state()
     assert all(len(s) == 32 and s in device.state for s in secrets)
@@ -290,8 +290,12 @@ def test_no_secret_of_the_sum_is_left_after_masking() -> None:
 def test_secrets_have_no_readable_form() -> None:
     rehearsal, _ = _stopped("mask")
     party = _party(rehearsal, NAME)
-    shown = repr(party) + repr(party._secrets) + str(party)
-    for secret in (party._secrets.masking, party._secrets.seed, party._secrets.sealing):
+    shown = repr(party) + repr(party._state.secrets) + str(party)
+    for secret in (
+        party._state.secrets.masking,
+        party._state.secrets.seed,
+        party._state.secrets.sealing,
+    ):
         assert bytes(secret).hex() not in shown
         assert repr(bytes(secret)) not in shown
 
@@ -409,7 +413,7 @@ def _two_sets(corrupt: list[str]) -> tuple[int, dict[int, bytes], dict[int, byte
             seeds |= {_index(rehearsal, name): s for o, s in reveal.seed_shares if o == owner}
             keys |= {_index(rehearsal, name): s for o, s in reveal.key_shares if o == owner}
     for name in corrupt:
-        pair = _party(rehearsal, name)._secrets.held[owner]
+        pair = _party(rehearsal, name)._state.secrets.held[owner]
         seeds[_index(rehearsal, name)] = pair[:SHARE_BYTES]
         keys[_index(rehearsal, name)] = pair[SHARE_BYTES:]
     return rehearsal.coordinator.thresholds.share_threshold, seeds, keys
@@ -441,7 +445,7 @@ def test_a_low_order_key_is_an_error_of_ours() -> None:
     rehearsal, _ = _stopped("share")
     party = _party(rehearsal, NAME)
     with pytest.raises(BadMessage, match="large order"):
-        AgreementKey(bytes(party._secrets.sealing)).agree(bytes(32))
+        AgreementKey(bytes(party._state.secrets.sealing)).agree(bytes(32))
 
 
 def test_neighbours_are_uniform_and_never_oneself() -> None:
@@ -469,7 +473,7 @@ def test_an_error_names_no_secret() -> None:
         party.mask(replace(inbox, shares=()), NoisedDelta(np.ones(4, dtype=np.int64), 32),
                    rehearsal.devices[NAME].identity)  # fmt: skip
     except ChoristerError as error:
-        for secret in (party._secrets.masking, party._secrets.seed):
+        for secret in (party._state.secrets.masking, party._state.secrets.seed):
             assert bytes(secret).hex() not in str(error)
     else:
         pytest.fail("an empty inbox was accepted")

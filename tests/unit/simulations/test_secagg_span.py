@@ -125,8 +125,8 @@ def _known(
     known, keys = set(leaked), {}
     for name in corrupt:
         party = Party.from_state(notes.states[name])
-        known.add(bytes(party._secrets.seed))
-        keys[index[name]] = bytes(party._secrets.masking)
+        known.add(bytes(party._state.secrets.seed))
+        keys[index[name]] = bytes(party._state.secrets.masking)
         for owner, pair in _held(rehearsal, notes, name).items():
             # A corrupt device hands over both kinds of share.
             seed_shares[owner][index[name]] = pair[:SHARE_BYTES]
@@ -294,7 +294,7 @@ def test_a_server_that_tells_devices_different_sharers_learns_nothing(
     lied_to = {name for name, device in rehearsal.devices.items() if device.error}
     assert lied_to == {"device-0000", "device-0001"}
     # Even all self-mask seeds do not help: masks of different views never cancel.
-    seeds = {bytes(Party.from_state(s)._secrets.seed) for s in notes.states.values()}
+    seeds = {bytes(Party.from_state(s)._state.secrets.seed) for s in notes.states.values()}
     assert len(notes.rows) == 8
     assert _learnable(notes.rows, seeds) == []
 
@@ -307,7 +307,7 @@ def test_control_a_revealed_key_exposes_its_device(noting: Callable[[Notes], Non
     index = rehearsal.coordinator.device_ids.index(
         rehearsal.devices["device-0005"].certificate.device_id
     )
-    leaked = frozenset(_pairwise(rehearsal, {index: bytes(victim._secrets.masking)}))
+    leaked = frozenset(_pairwise(rehearsal, {index: bytes(victim._state.secrets.masking)}))
     found = _learnable(notes.rows, _known(rehearsal, notes, bad, leaked))
     assert not _only_the_sum(found, _honest_survivors(rehearsal, bad), bad)
     assert {"device-0005": 1} in [{k: v for k, v in c.items() if v} for c in found] or len(
@@ -349,9 +349,9 @@ def _held(rehearsal: Rehearsal, notes: Notes, name: str) -> dict[int, bytes]:
         for entry in bundle.shares
         if entry.recipient == me
     )
-    assert party._peers is not None
+    assert party._state.peers is not None
     inbox = Inbox(coordinator._roster_digest, Members.of(coordinator._bundles), entries)
-    return party._open(inbox, party._peers)[0]
+    return party._open(inbox, party._state.peers)[0]
 
 
 def test_the_notes_are_complete(noting: Callable[[Notes], None]) -> None:
