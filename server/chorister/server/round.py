@@ -1,7 +1,7 @@
 """One round, top to bottom: from the newest shared adapter to the next one, or to none.
 
-    1 terms      what this round promises; the budget covers it, or nothing starts
-    2 cohort     who is asked
+    1 cohort     who there is, and who is chosen
+    2 terms      what this round promises; who has budget for it is asked
     3 advertise  keys and consent tokens        ->  who is admitted
     4 share      encrypted shares               ->  who can be unmasked
     5 contribute masked deltas                  ->  who survives
@@ -76,7 +76,7 @@ def _run(log: _RoundLog) -> None:
         )
     adapter = registry.get(version.sha256)
 
-    # 2 cohort: those whose budget covers the round
+    # 1 cohort
     devices = log.network.discover()
     available = [d for d in devices if d not in operator.revoked()]
     randomness = operator.randomness.fork(f"round {log.number}")
@@ -88,7 +88,7 @@ def _run(log: _RoundLog) -> None:
             "Wait for more devices.",
         )
 
-    # 1 terms
+    # 2 terms
     terms = plan_round(
         settings, operator.run, log.number, len(chosen), adapter, version.sha256, operator.simulated
     )
