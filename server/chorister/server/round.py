@@ -63,6 +63,7 @@ def run_round(network: Network, operator: Operator, number: int) -> RoundRecord:
     except ChoristerError as error:
         # The federation goes on with the next round; defects are not caught here.
         log.reason = error.found if isinstance(error, RoundAborted) else str(error)
+        log.release_budget()
     return log.close()
 
 
@@ -105,6 +106,7 @@ def _run(log: _RoundLog) -> None:
         )
     if event is not None:
         operator.budget.reserve(terms.round_id, cohort, event)
+        log.reserved = True
     log.begin(cohort)
 
     # 3 advertise
@@ -122,6 +124,7 @@ def _run(log: _RoundLog) -> None:
 
     # 5 contribute: from here on the budget is spent, whatever happens
     if event is not None:
+        log.reserved = False
         operator.budget.spend(terms.round_id)
     assignments = {d: Assignment(inbox.to_bytes(), adapter) for d, inbox in inboxes.items()}
     masked = log.exchange(CONTRIBUTE, _encode(assignments))
@@ -186,6 +189,7 @@ class _RoundLog:
         self.number = number
         self.terms: RoundTerms | None = None
         self.reason: str | None = None
+        self.reserved = False
         self.answered: dict[str, int] = {}
         self._asked: dict[str, int] = {}
         self._refusals: Counter[str] = Counter()
@@ -234,6 +238,12 @@ class _RoundLog:
             self.note_refusals(coordinator)
         self.answered[name] = len(found)
         return found
+
+    def release_budget(self) -> None:
+        """Give back what was reserved, if no masked delta was asked for yet."""
+        if self.reserved:
+            self.operator.budget.release(self.round_id)
+            self.reserved = False
 
     def note_refusals(self, coordinator: Coordinator) -> None:
         """Move what the coordinator refused into the ledger."""
