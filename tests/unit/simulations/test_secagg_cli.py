@@ -41,6 +41,9 @@ def test_a_plan_for_people_says_that_small_cohorts_abort(
     "arguments",
     [
         ["plan", "--cohort", "1"],
+        ["plan", "--cohort", "-5"],
+        ["plan", "--cohort", "4097"],
+        ["plan", "--cohort", "1000000000"],
         ["plan", "--cohort", "8", "--gamma", "0.3", "--dropout", "0.5"],
         ["plan", "--cohort", "8", "--delta", "0"],
         ["plan", "--cohort", "8", "--rounds", "0"],

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from chorister.shared.errors import BadSettings, RoundAborted
 from chorister.shared.privacy.discrete_gaussian import MAX_VARIANCE
-from chorister.shared.secagg.terms import LEAST_VARIANCE, MAX_DIMENSION, WRAP_BITS, RoundTerms
+from chorister.shared.secagg.terms import (
+    LEAST_VARIANCE,
+    MAX_COHORT,
+    MAX_DIMENSION,
+    WRAP_BITS,
+    RoundTerms,
+)
 from chorister.shared.secagg.thresholds import (
     Thresholds,
     corrupt_devices,
@@ -57,6 +63,11 @@ def plan_cohort(cohort: int, gamma: float, dropout: float) -> CohortPlan:
     Raises:
         BadSettings: infeasible, with the nearest feasible cohort.
     """
+    if cohort > MAX_COHORT:
+        raise BadSettings(
+            f"A cohort has at most {MAX_COHORT} devices.", f"{cohort}",
+            "Choose a share of the devices for each round.",
+        )  # fmt: skip
     plan = _try(cohort, gamma, dropout)
     if plan is None:
         raise BadSettings(
@@ -84,7 +95,7 @@ def _nearest(cohort: int, gamma: float, dropout: float) -> str:
 
 
 def _try(cohort: int, gamma: float, dropout: float) -> CohortPlan | None:
-    if cohort < 2 or not 0 <= gamma < 1 / 3 or not 0 <= dropout <= 0.5:
+    if not 2 <= cohort <= MAX_COHORT or not 0 <= gamma < 1 / 3 or not 0 <= dropout <= 0.5:
         return None
     corrupt = corrupt_devices(cohort, gamma)
     quorum = (cohort + corrupt) // 2 + 1
