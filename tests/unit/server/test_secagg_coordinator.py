@@ -1,4 +1,4 @@
-"""The server against lying devices: a liar is a drop-out with a reason, or is named at the abort."""
+"""The server against lying devices: a liar is a drop-out with a reason, or is named on abort."""
 
 from __future__ import annotations
 
