@@ -16,7 +16,12 @@ from flwr.common.constant import ErrorCode
 from chorister.client import contribute
 from chorister.client.device import Device, find_opener
 from chorister.shared import codec
-from chorister.shared.errors import BudgetExhausted, ChoristerError, ConsentRefused
+from chorister.shared.errors import (
+    BudgetExhausted,
+    ChoristerError,
+    ConsentRefused,
+    ProtocolViolation,
+)
 from chorister.shared.records import pack, unpack
 
 app = ClientApp()

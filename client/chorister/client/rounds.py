@@ -106,6 +106,10 @@ class RoundStore:
                 "A device reveals shares once a round.", "a second request", "Nothing was revealed."
             )
         write_atomically(mark, b"")
+        self.forget(round_id)
+
+    def forget(self, round_id: str) -> None:
+        """Delete the secrets of a round; it goes on without this device."""
         self._sealed(round_id).unlink(missing_ok=True)
 
     def _sealed(self, round_id: str) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points, version
@@ -52,6 +53,10 @@ def _run(entry: EntryPoint, argv: list[str]) -> int:
             f"'{error.name}'. Install the extra that brings it; pip install 'chorister[all]' "
             "brings them all."
         )
+        return 1
+    except BrokenPipeError:
+        # Whoever read the output has gone; the interpreter must not write to it on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
