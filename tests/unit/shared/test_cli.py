@@ -87,7 +87,9 @@ def test_a_defect_shows_its_traceback(install, error):
 def test_an_interrupt_is_said_and_no_traceback(install, capsys):
     install(fail(KeyboardInterrupt()))
     assert cli.main(["do"]) == 130
-    assert capsys.readouterr().err == "chorister: Interrupted.\n"
+    said = capsys.readouterr().err
+    assert said.startswith("chorister: Interrupted.")
+    assert said.count("\n") == 1
 
 
 def test_a_command_whose_module_is_not_there_is_listed_as_such(monkeypatch, capsys):
