@@ -13,7 +13,7 @@ from chorister.shared.voice.model import move_pitch
 from chorister.shared.voice.profile import SpeakerProfile
 from chorister.shared.voice.vocoder import Vocoder
 
-# Above, single pitches whose period lies between two samples are heard an octave low (docs/voice.md).
+# Above, a pitch whose period lies between two samples can be heard an octave low (docs/voice.md).
 pitches = st.floats(70.0, 325.0)
 
 
