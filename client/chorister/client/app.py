@@ -73,7 +73,7 @@ def _answer(message: Message, context: Context, step: Step) -> Message:
     try:
         device = find_opener()(context.node_config, exchange, round_id)
     except ChoristerError as error:
-        log.warning("This device could not be opened. %s", error)
+        log.info("This device could not be opened. %s", error)
         return _refuse(message, "unavailable")
     except Exception:
         log.exception("This device could not be opened.")
@@ -82,6 +82,8 @@ def _answer(message: Message, context: Context, step: Step) -> Message:
         return Message(pack(step(device, round_id, unpack(message.content))), reply_to=message)
     except ChoristerError as error:
         _note(device, exchange, round_id, error.rule, error.found)
+        if isinstance(error, ProtocolViolation):
+            device.rounds.forget(round_id)  # a violation ends the round on this device
         return _refuse(message, _word(error))
     except Exception as error:
         log.exception("Exchange %s failed.", exchange)
