@@ -35,7 +35,7 @@ def test_a_run_writes_everything_that_it_promises(undisturbed: Path) -> None:
     page = (undisturbed / "report.html").read_text(encoding="utf-8")
     assert "simulated randomness, not private" in page.lower()
     assert "http://" not in page.replace("http://www.w3.org", "")
-    assert "src=\"http" not in page
+    assert 'src="http' not in page
 
 
 def test_the_ledgers_of_server_and_devices_verify(undisturbed: Path) -> None:
@@ -66,7 +66,9 @@ def test_another_seed_gives_another_adapter(
     undisturbed: Path, simulate: Callable[..., Path]
 ) -> None:
     other = record(simulate("--seed", "8", "--rounds", "1"))
-    assert other["rounds"][0]["adapter_sha256"] != record(undisturbed)["rounds"][0]["adapter_sha256"]
+    assert (
+        other["rounds"][0]["adapter_sha256"] != record(undisturbed)["rounds"][0]["adapter_sha256"]
+    )
 
 
 def test_killed_and_resumed_is_the_same_as_undisturbed(
@@ -109,9 +111,7 @@ def test_ray_gives_the_same_adapter(undisturbed: Path, simulate: Callable[..., P
     found, expected = record(simulate("--engine", "ray")), record(undisturbed)
     assert found["engine"] == "ray"
     assert found["shared_adapter_sha256"] == expected["shared_adapter_sha256"]
-    assert [r["survivors"] for r in found["rounds"]] == [
-        r["survivors"] for r in expected["rounds"]
-    ]
+    assert [r["survivors"] for r in found["rounds"]] == [r["survivors"] for r in expected["rounds"]]
 
 
 def test_without_privacy_there_is_no_noise_and_no_budget(simulate: Callable[..., Path]) -> None:
@@ -127,9 +127,7 @@ def test_each_device_alone_shares_nothing(simulate: Callable[..., Path]) -> None
     found = record(out)
     assert found["rounds"] == []
     assert found["shared_adapter_sha256"] == found["shared_adapter"]["initial_sha256"]
-    assert all(
-        row["loss_after"] < row["loss_before"] for row in found["evaluation"]["clients"]
-    )
+    assert all(row["loss_after"] < row["loss_before"] for row in found["evaluation"]["clients"])
 
 
 def test_too_few_survivors_abort_the_round_and_keep_the_adapter(

@@ -75,6 +75,7 @@ def a_trainable_model(model: VoiceModel) -> VoiceModel:
     """The model with directions that say something and a shared adapter attached."""
     generator = torch.Generator().manual_seed(5)
     model.decoder.directions.copy_(torch.randn(model.decoder.directions.shape, generator=generator))
+    model.decoder.directions_mean.copy_(0.5 * torch.randn(24, generator=generator))
     adapters.attach_shared(model, SPEC)
     return model.requires_grad_(False).eval()
 
