@@ -1,4 +1,4 @@
-"""One small federation on real Flower, as a command in a process of its own, and shared by tests."""
+"""One small federation on real Flower, as a command in its own process, shared by tests."""
 
 from __future__ import annotations
 

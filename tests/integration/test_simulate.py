@@ -1,4 +1,4 @@
-"""The main job end to end on Flower's real objects: same seed, same bytes, whatever happens between."""
+"""The main job end to end on real Flower: same seed, same bytes, whatever happens between."""
 
 from __future__ import annotations
 
