@@ -83,7 +83,7 @@ def _answer(message: Message, context: Context, step: Step) -> Message:
     except ChoristerError as error:
         _note(device, exchange, round_id, error.rule, error.found)
         if isinstance(error, ProtocolViolation):
-            device.rounds.forget(round_id)  # a violation ends the round on this device
+            _forget(device, round_id)
         return _refuse(message, _word(error))
     except Exception as error:
         log.exception("Exchange %s failed.", exchange)
@@ -103,6 +103,14 @@ def _note(device: Device, exchange: str, round_id: str, rule: str, found: str) -
         )
     except Exception:
         log.exception("A refusal could not be noted in the ledger.")
+
+
+def _forget(device: Device, round_id: str) -> None:
+    """End a round on this device after a violation; what goes wrong with that stays here as well."""
+    try:
+        device.rounds.forget(round_id)
+    except Exception:
+        log.exception("A round's secrets could not be deleted.")
 
 
 def _word(error: ChoristerError) -> str:

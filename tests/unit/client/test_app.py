@@ -134,3 +134,34 @@ def test_an_exchange_goes_to_its_step_and_back(device, monkeypatch, exchange):
 def test_hello_says_the_certificate_and_nothing_else(device):
     found = Certificate.from_plain(codec.decode(unpack(ask(HELLO).content)))
     assert found == device.certificate
+
+
+def test_a_violation_ends_the_round_on_the_device_and_another_error_does_not(device, monkeypatch):
+    device.rounds.begin("run/1", b"state", device.randomness)
+
+    def step(error):
+        def failing(*_):
+            raise error
+
+        return failing
+
+    for error in (BadMessage("a", "b", "c"), BudgetExhausted("a", "b", "c"), RuntimeError()):
+        replace_steps(monkeypatch, step(error))
+        ask("query.share")
+        assert device.rounds.take("run/1", "advertise") == b"state"
+    replace_steps(monkeypatch, step(ProtocolViolation("a", "b", "c")))
+    ask("query.share")
+    with pytest.raises(ProtocolViolation, match="none for this round"):
+        device.rounds.take("run/1", "advertise")
+
+
+def test_secrets_that_cannot_be_deleted_are_not_told_either(device, monkeypatch):
+    def violate(*_):
+        raise ProtocolViolation("a", "b", "c")
+
+    def fail(*_):
+        raise PermissionError(13, SECRET)
+
+    replace_steps(monkeypatch, violate)
+    monkeypatch.setattr(type(device.rounds), "forget", fail)
+    assert ask("query.share").error.reason == "protocol"
