@@ -106,7 +106,7 @@ def _note(device: Device, exchange: str, round_id: str, rule: str, found: str) -
 
 
 def _forget(device: Device, round_id: str) -> None:
-    """End a round on this device after a violation; what goes wrong with that stays here as well."""
+    """End a round on this device after a violation; what goes wrong with that stays here too."""
     try:
         device.rounds.forget(round_id)
     except Exception:
