@@ -4,7 +4,7 @@
     2 share       the cohort's keys                        ->  encrypted shares of round secrets
     3 contribute  recordings -> delta -> clipped -> quantised -> noised -> masked
     4 confirm     who is in the sum                        ->  a signature, if the set is acceptable
-    5 reveal      everybody's signatures                   ->  shares that unmask the sum, no more
+    5 reveal      everybody's signatures                   ->  shares that unmask this sum only
 
 Each function takes the bytes that the server sent and returns the bytes that leave the device.
 `contribute` is the whole walk of a voice into the sum; only its last type has a wire form.
