@@ -10,7 +10,12 @@ from pathlib import Path
 from chorister.client import consent
 from chorister.client.adapter_file import attach_adapter
 from chorister.client.export import Origin, export_voice
-from chorister.client.personalise import Personalised, PersonaliseSettings, personalise
+from chorister.client.personalise import (
+    Personalised,
+    PersonaliseSettings,
+    PersonalPrivacy,
+    personalise,
+)
 from chorister.client.prepare import enrolment_gain, level_by, segments
 from chorister.shared.adapter_digest import adapter_digest
 from chorister.shared.errors import BadAudio, BadCorpus, UsageError
@@ -107,6 +112,7 @@ def make_own_voice(
     *,
     now_s: int,
     settings: PersonaliseSettings,
+    privacy: PersonalPrivacy | None = None,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> OwnVoice:
     """Makes a voice file of the speaker who says that the recordings are their own.
@@ -124,6 +130,8 @@ def make_own_voice(
         path: the voice file; replaced if it exists.
         now_s: Unix time.
         settings: how to train.
+        privacy: of the personal adapter alone: the voice file holds the speaker's statistics too,
+            which no noise protects.
         on_step: told after each training step.
 
     Raises:
@@ -164,6 +172,7 @@ def make_own_voice(
         permit("training"),
         now_s=now_s,
         settings=settings,
+        privacy=privacy,
         on_step=on_step,
     )
     origin = Origin(base_sha256, shared_sha256, key.verify_key().name)

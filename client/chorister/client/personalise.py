@@ -8,6 +8,7 @@ of other speech no further from the speaker. Else the zero-shot voice stays, and
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,12 +16,17 @@ from typing import Annotated
 
 import numpy as np
 import torch
+from opacus import GradSampleModule
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from chorister.client.consent import Permit
+from chorister.client.train import KeyedNoiseOptimizer, poisson_sample
 from chorister.shared.errors import BadAudio, BadSettings
-from chorister.shared.settings import Positive, Settings
+from chorister.shared.privacy.budget import PrivacyEvent
+from chorister.shared.privacy.charges import segment_event
+from chorister.shared.randomness import Randomness
+from chorister.shared.settings import Positive, SegmentPrivacy, Settings
 from chorister.shared.types import SAMPLE_RATE_HZ, FeatureSequence, Recording
 from chorister.shared.voice import adapters
 from chorister.shared.voice.batches import hiss_for, own_voice_batch, select
@@ -63,6 +69,26 @@ class PersonaliseSettings(Settings):
 
 
 @dataclass(frozen=True, slots=True)
+class PersonalPrivacy:
+    """DP-SGD for a personal adapter.
+
+    Attributes:
+        segment: clip and noise.
+        randomness: of sampling and noise.
+    """
+
+    segment: SegmentPrivacy
+    randomness: Randomness
+
+    def event(self, segments: int, batch_size: int, steps: int) -> PrivacyEvent | None:
+        """Return what so many steps cost each segment."""
+        if steps == 0:
+            return None
+        rate = min(1.0, batch_size / segments)
+        return segment_event(self.segment.noise_multiplier, rate, steps)
+
+
+@dataclass(frozen=True, slots=True)
 class Personalised:
     """What personalising came to.
 
@@ -75,6 +101,8 @@ class Personalised:
         similarity_after: the same with the adapter, likewise.
         steps: optimiser steps done.
         seconds: time taken.
+        event: what training cost each training segment; None without noise. The held-out segments,
+            by which it was judged and stopped, are not protected.
     """
 
     kept: bool
@@ -85,6 +113,7 @@ class Personalised:
     similarity_after: float
     steps: int
     seconds: float
+    event: PrivacyEvent | None = None
 
     def __repr__(self) -> str:
         return f"Personalised(kept={self.kept}, steps={self.steps})"
@@ -111,6 +140,7 @@ def personalise(
     *,
     now_s: int,
     settings: PersonaliseSettings | None = None,
+    privacy: PersonalPrivacy | None = None,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> Personalised:
     """Trains a personal adapter on top of what is attached, and keeps it if it helps.
@@ -130,6 +160,8 @@ def personalise(
         permit: for 'training'.
         now_s: Unix time.
         settings: how to train.
+        privacy: trains by DP-SGD, for an adapter that is to be given away; None trains without
+            noise, since it stays at home.
         on_step: told after each step, for a progress bar.
 
     Raises:
@@ -150,7 +182,9 @@ def personalise(
     adapters.detach_personal(model)
     model.requires_grad_(False)
     before = judge.look(model)
-    steps, best, last = _train(model, training, profile, judge, before, settings, began, on_step)
+    steps, best, last = _train(
+        model, training, profile, judge, before, settings, privacy, began, on_step
+    )
     kept = best is not None
     if best is not None:
         adapters.write_personal(model, best.adapter)
@@ -166,6 +200,7 @@ def personalise(
         after.similarity,
         steps,
         time.monotonic() - began,
+        None if privacy is None else privacy.event(len(training), settings.batch_size, steps),
     )
 
 
@@ -251,6 +286,7 @@ def _train(
     judge: _Judge,
     zero_shot: _Seen,
     settings: PersonaliseSettings,
+    privacy: PersonalPrivacy | None,
     began: float,
     on_step: Callable[[int], None],
 ) -> tuple[int, _Candidate | None, _Candidate]:
@@ -259,14 +295,33 @@ def _train(
         torch.manual_seed(settings.seed)
         adapters.attach_personal(model, adapters.PersonalAdapterSpec(settings.rank))
     parameters = adapters.personal_parameters(model)
-    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
+    adam = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, settings.steps)
     generator = torch.Generator().manual_seed(settings.seed)
     batch, targets = own_voice_batch(training, profile)
     with torch.inference_mode():
         content = model.encoder(batch.log_mel, batch.source_mel_mean, batch.source_mel_std)
     content = content.clone()
     loss_of = SpectralLoss()
+
+    def loss(rows: Tensor) -> Tensor:
+        own = select(batch, rows)
+        speech = _speak(model, own, content[rows], hiss_for(own, generator))
+        each: Tensor = loss_of(speech, targets[rows])
+        return each
+
+    def plain_step() -> None:
+        rows = torch.randperm(len(training), generator=generator)[: settings.batch_size]
+        adam.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss(rows).mean())
+        adam.step()
+
+    private = (
+        None
+        if privacy is None
+        else _PrivateSteps(model, parameters, adam, privacy, len(training), settings, loss)
+    )
+    step = plain_step if private is None else private.step
     best: _Candidate | None = None
     last = _Candidate(zero_shot, adapters.read_personal(model))
     lowest = zero_shot.loss
@@ -274,12 +329,7 @@ def _train(
     while done < settings.steps and worse < settings.patience:
         if settings.max_s is not None and time.monotonic() - began > settings.max_s:
             break
-        rows = torch.randperm(len(training), generator=generator)[: settings.batch_size]
-        own = select(batch, rows)
-        speech = _speak(model, own, content[rows], hiss_for(own, generator))
-        optimiser.zero_grad(set_to_none=True)
-        loss_of(speech, targets[rows]).mean().backward()
-        optimiser.step()
+        step()
         schedule.step()
         done += 1
         on_step(1)
@@ -289,8 +339,65 @@ def _train(
             lowest = min(lowest, last.seen.loss)
             if last.seen.beats(zero_shot) and (best is None or last.seen.loss < best.seen.loss):
                 best = last
+    if private is not None:
+        private.close()
     model.requires_grad_(False)
     return done, best, last
+
+
+class _PrivateSteps:
+    """DP-SGD steps on the personal adapter, with Poisson sampling (as in `train`)."""
+
+    def __init__(
+        self,
+        model: VoiceModel,
+        parameters: list[nn.Parameter],
+        inner: torch.optim.Optimizer,
+        privacy: PersonalPrivacy,
+        segments: int,
+        settings: PersonaliseSettings,
+        loss: Callable[[Tensor], Tensor],
+    ) -> None:
+        self._network = GradSampleModule(model, loss_reduction="sum")
+        self._parameters = parameters
+        own = {id(p) for p in parameters}
+        self._layers = [
+            module
+            for module in model.modules()
+            if any(id(p) in own for p in module.parameters(recurse=False))
+        ]
+        self._segments = segments
+        self._rate = min(1.0, settings.batch_size / segments)
+        self._sampler = privacy.randomness.fork("personal sampling")
+        self._loss = loss
+        self._optimiser = KeyedNoiseOptimizer(
+            inner,
+            noise_multiplier=privacy.segment.noise_multiplier,
+            max_grad_norm=privacy.segment.clip_norm,
+            expected_batch_size=self._rate * segments,
+            loss_reduction="mean",
+            randomness=privacy.randomness.fork("personal noise"),
+        )
+
+    def step(self) -> None:
+        """Draw, clip, add noise, step."""
+        for layer in self._layers:
+            layer.train()  # Opacus's hooks sleep in eval() mode, which judging leaves behind
+        self._optimiser.zero_grad(set_to_none=True)
+        rows = poisson_sample(self._segments, self._rate, self._sampler)
+        if rows:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Full backward hook is firing")
+                torch.autograd.backward(self._loss(torch.tensor(rows)).sum())
+        else:
+            for p in self._parameters:
+                p.grad_sample = torch.zeros((0, *p.shape))  # type: ignore[attr-defined]
+        self._optimiser.step()
+
+    def close(self) -> None:
+        """Take Opacus's hooks off the model."""
+        self._network.remove_hooks()
+        self._network.to_standard_module()
 
 
 def _speak(model: VoiceModel, batch: VoiceBatch, content: Tensor, hiss: Tensor) -> Tensor:

@@ -62,6 +62,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the training (default 0)"
     )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        metavar="Z",
+        help="train by DP-SGD with this noise multiplier, for an adapter that is to be given away",
+    )
     add_output_options(parser)
     options = parser.parse_args(argv)
     apply_output_options(options)
@@ -77,7 +83,10 @@ def main(argv: Sequence[str]) -> int:
 def _personalise(options: argparse.Namespace) -> int:
     from chorister.client.adapter_file import read_adapter
     from chorister.client.own_voice import make_own_voice, own_voice_files, read_own_recordings
-    from chorister.client.personalise import PersonaliseSettings
+    from chorister.client.personalise import PersonaliseSettings, PersonalPrivacy
+    from chorister.shared.privacy.segment_level import segment_figure
+    from chorister.shared.randomness import SystemRandomness
+    from chorister.shared.settings import SegmentPrivacy
     from chorister.shared.voice.base import BASE_WEIGHTS, load_base
     from chorister.shared.voice.speaker import load_speaker_encoder
 
@@ -90,6 +99,10 @@ def _personalise(options: argparse.Namespace) -> int:
         {"steps": options.steps, "max_s": options.max_seconds, "seed": options.seed},
         "the command line",
     )
+    privacy = None
+    if options.noise is not None:
+        wanted = SegmentPrivacy.parse({"noise_multiplier": options.noise}, "the command line")
+        privacy = PersonalPrivacy(wanted, SystemRandomness())
     adapter = read_adapter(options.adapter) if options.adapter else None
     material = read_own_recordings(options.recordings)
     for error in material.skipped:
@@ -106,8 +119,13 @@ def _personalise(options: argparse.Namespace) -> int:
             options.out,
             now_s=int(time.time()),
             settings=settings,
+            privacy=privacy,
             on_step=step,
         )
+    event = made.result.event
+    figure = None
+    if privacy is not None and event is not None:
+        figure = segment_figure((event,), privacy.segment.delta_dp)
     if options.json:
         result = made.result
         print_json(
@@ -124,8 +142,14 @@ def _personalise(options: argparse.Namespace) -> int:
                 "similarity_after": result.similarity_after,
                 "steps": result.steps,
                 "took_s": result.seconds,
+                "epsilon_segment": figure and figure.epsilon,
             }
         )
     say(made.result.verdict())
+    if figure is not None:
+        say(
+            f"Privacy of the training segments in the personal adapter: {figure.sentence()}. The "
+            "voice file also holds the speaker's vector and statistics, which no noise protects."
+        )
     say(f"{options.out}: try it with `chorister convert IN.wav OUT.wav --voice {options.out}`")
     return 0

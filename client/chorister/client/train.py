@@ -129,7 +129,7 @@ def train_shared_adapter(
     expected = probability * len(material.segments)
     sampler = randomness.fork("segment sampling")
     samples = [
-        _poisson_sample(len(material.segments), probability, sampler)
+        poisson_sample(len(material.segments), probability, sampler)
         for _ in range(task.local_steps)
     ]
     # What some step will use goes through the frozen base once.
@@ -211,7 +211,7 @@ class _PrivateLearner:
     ) -> None:
         self._network = GradSampleModule(head, loss_reduction="sum")
         self._parameters = [p for p in head.parameters() if p.requires_grad]
-        self._optimiser = _KeyedNoiseOptimizer(
+        self._optimiser = KeyedNoiseOptimizer(
             torch.optim.SGD(self._parameters, lr=task.learning_rate, momentum=task.momentum),
             noise_multiplier=privacy.noise_multiplier,
             max_grad_norm=privacy.clip_norm,
@@ -240,7 +240,7 @@ class _PrivateLearner:
         self._network.to_standard_module()
 
 
-class _KeyedNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
+class KeyedNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
     """Opacus's optimiser with noise from our own generator instead of torch's."""
 
     def __init__(self, *args: Any, randomness: Randomness, **kwargs: Any) -> None:
@@ -264,7 +264,7 @@ def _losses(head: nn.Module, examples: Examples, excitation: torch.Generator) ->
     return reconstruction_loss(wav, examples.targets)
 
 
-def _poisson_sample(n: int, probability: float, randomness: Randomness) -> list[int]:
+def poisson_sample(n: int, probability: float, randomness: Randomness) -> list[int]:
     """Return the indices that joined, each independently with the probability (2**-53 steps)."""
     uniform = (randomness.uint64(n) >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return [int(i) for i in np.flatnonzero(uniform < probability)]

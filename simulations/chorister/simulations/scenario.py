@@ -59,6 +59,8 @@ class Scenario(Settings):
         engine: who calls the clients.
         personalise: how many held-out voices get a personal model at the end.
         personalise_steps: optimiser steps of each personal adapter, at most.
+        personal_private: trains the personal adapters by DP-SGD as well, with the clip and noise
+            of `federation.segment_privacy`.
         federated: False trains on each device alone (baseline).
         baselines: further runs for the table 'price of privacy'.
     """
@@ -71,6 +73,7 @@ class Scenario(Settings):
     shift: Literal["none", "microphone", "room", "telephone"] = "none"
     engine: Literal["in-process", "ray"] = "in-process"
     personalise: Annotated[int, Field(ge=0, le=100)] = 2
+    personal_private: bool = False
     personalise_steps: Annotated[int, Field(ge=1, le=5000)] = 48
     federated: bool = True
     baselines: tuple[Literal["plain_fedavg", "local_only"], ...] = ()

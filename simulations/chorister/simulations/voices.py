@@ -14,9 +14,15 @@ from typing import Any
 import numpy as np
 
 from chorister.client.export import Origin, export_voice
-from chorister.client.personalise import Personalised, PersonaliseSettings, personalise
+from chorister.client.personalise import (
+    Personalised,
+    PersonaliseSettings,
+    PersonalPrivacy,
+    personalise,
+)
 from chorister.shared.adapter_digest import adapter_digest
 from chorister.shared.console import progress
+from chorister.shared.privacy.segment_level import segment_figure
 from chorister.shared.types import SAMPLE_RATE_HZ, Adapter, FloatArray, Recording
 from chorister.shared.voice import adapters
 from chorister.shared.voice.audio import save_recording
@@ -62,7 +68,8 @@ def make_voices(world: World, final: Adapter) -> Voices:
         for speaker in chosen:
             target = _Target(world, speaker, final)
             result = target.personalise(steps, lambda _: step())
-            found.personalised.append(_row(speaker, result))
+            delta = world.scenario.federation.segment_privacy.delta_dp
+            found.personalised.append(_row(speaker, result, delta))
             voice = target.export() if not found.samples else None
             if voice is not None:
                 found = Voices(found.personalised, voice, found.samples)
@@ -100,8 +107,16 @@ class _Target:
             self._device.permit("training"),
             now_s=self._device.now_s,
             settings=PersonaliseSettings(steps=steps, seed=self._world.scenario.seed),
+            privacy=self._privacy(),
             on_step=on_step,
         )
+
+    def _privacy(self) -> PersonalPrivacy | None:
+        scenario = self._world.scenario
+        if not scenario.personal_private:
+            return None
+        randomness = self._device.randomness.fork("personalise")
+        return PersonalPrivacy(scenario.federation.segment_privacy, randomness)
 
     def export(self) -> dict[str, Any]:
         """Write voice.onnx."""
@@ -151,8 +166,11 @@ class _Target:
         }
 
 
-def _row(speaker: Speaker, result: Personalised) -> dict[str, Any]:
+def _row(speaker: Speaker, result: Personalised, delta: float) -> dict[str, Any]:
     return {
+        "epsilon_segment": None
+        if result.event is None
+        else segment_figure((result.event,), delta).epsilon,
         "speaker": speaker.name,
         "loss_before": result.loss_before,
         "loss_after": result.loss_after,

@@ -13,16 +13,20 @@ from chorister.client.consent import Permit
 from chorister.client.personalise import (
     Personalised,
     PersonaliseSettings,
+    PersonalPrivacy,
     disguised,
     personalise,
 )
 from chorister.client.prepare import segments
 from chorister.shared.errors import BadAudio, BadSettings, ConsentRefused
+from chorister.shared.privacy.charges import segment_event
+from chorister.shared.settings import SegmentPrivacy
 from chorister.shared.types import FloatArray, Recording
 from chorister.shared.voice import adapters
 from chorister.shared.voice.f0 import estimate_f0
 from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile
+from chorister.simulations.randomness import SimulatedRandomness
 
 NOW_S = 1_800_000_000
 Speech = Callable[[float, int], FloatArray]
@@ -70,12 +74,14 @@ def run(
     permit: Permit,
     cosines: Sequence[float] = (0.5,),
     settings: PersonaliseSettings = QUICK,
+    privacy: PersonalPrivacy | None = None,
 ) -> Personalised:
     training, held_out = material
     encoder = Judging(target, cosines, profiles=1)
     return personalise(
-        model, training, held_out, target, [probe], encoder, permit, now_s=NOW_S, settings=settings
-    )
+        model, training, held_out, target, [probe], encoder, permit, now_s=NOW_S,
+        settings=settings, privacy=privacy,
+    )  # fmt: skip
 
 
 def test_it_needs_a_permit_for_training(
@@ -161,6 +167,61 @@ def test_the_same_seed_gives_the_same_adapter(
     first, second, other = (done.adapter for done in again)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def private(clip_norm: float, noise: float, seed: int = 0) -> PersonalPrivacy:
+    segment = SegmentPrivacy(clip_norm=clip_norm, noise_multiplier=noise)
+    return PersonalPrivacy(segment, SimulatedRandomness(seed, "test"))
+
+
+def test_by_dp_sgd_every_step_is_charged(
+    small_model: VoiceModel, material, target, probe, permits: Permits, one_thread
+) -> None:
+    done = run(
+        small_model, material, target, probe, permits("training"), [0.5, 0.6],
+        privacy=private(0.1, 1.0),
+    )  # fmt: skip
+    rate = min(1.0, QUICK.batch_size / len(material[0]))
+    assert done.event == segment_event(1.0, rate, done.steps)
+    assert done.steps > 0
+    hooks = [m for m in small_model.modules() if m._backward_hooks or m._forward_hooks]
+    assert not hooks, "Opacus's hooks must come off"
+
+
+def test_dp_sgd_learns_without_noise_and_less_with_it(
+    small_model: VoiceModel, material, target, probe, permits: Permits, one_thread
+) -> None:
+    quiet, loud = (
+        run(
+            copy.deepcopy(small_model), material, target, probe, permits("training"), [0.5, 0.6],
+            privacy=private(0.1, noise),
+        )
+        for noise in (1e-30, 1e4)
+    )  # fmt: skip
+    assert quiet.loss_after < quiet.loss_before
+    assert loud.loss_after > quiet.loss_after
+
+
+def test_the_same_randomness_gives_the_same_private_adapter(
+    small_model: VoiceModel, material, target, probe, permits: Permits, one_thread
+) -> None:
+    first, second, other = (
+        run(
+            copy.deepcopy(small_model), material, target, probe, permits("training"), [0.5, 0.6],
+            privacy=private(0.1, 0.01, seed),
+        ).loss_after
+        for seed in (0, 0, 1)
+    )  # fmt: skip
+    assert first == second
+    assert first != other
 
 
 def test_it_stands_on_the_shared_adapter(

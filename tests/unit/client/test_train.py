@@ -212,21 +212,21 @@ def replace_steps(task, steps):
 
 
 def test_an_empty_sample_still_takes_its_noise(run, material, monkeypatch):
-    monkeypatch.setattr(train, "_poisson_sample", lambda n, p, r: [])
+    monkeypatch.setattr(train, "poisson_sample", lambda n, p, r: [])
     privacy = SegmentPrivacy(clip_norm=0.05, noise_multiplier=1.0)
     delta = run(material(3), privacy=privacy)
     assert looks_standard_normal(delta * 3 / (EVERYTHING.learning_rate * 0.05))
 
 
 def test_without_noise_an_empty_sample_changes_nothing(run, material, monkeypatch):
-    monkeypatch.setattr(train, "_poisson_sample", lambda n, p, r: [])
+    monkeypatch.setattr(train, "poisson_sample", lambda n, p, r: [])
     assert np.abs(run(material(3), privacy=SILENT)).max() < 1e-28
 
 
 def test_sampling_is_poisson_at_the_stated_rate():
     n, p, draws = 40, 0.2, 500
     randomness = SimulatedRandomness(3)
-    samples = [train._poisson_sample(n, p, randomness) for _ in range(draws)]
+    samples = [train.poisson_sample(n, p, randomness) for _ in range(draws)]
     counts = np.zeros(n)
     for sample in samples:
         assert sample == sorted(set(sample))
@@ -240,7 +240,7 @@ def test_sampling_is_poisson_at_the_stated_rate():
 
 @pytest.mark.parametrize(("p", "size"), [(1.0, 9), (0.0, 0)])
 def test_sampling_at_the_ends(p, size):
-    assert len(train._poisson_sample(9, p, SystemRandomness())) == size
+    assert len(train.poisson_sample(9, p, SystemRandomness())) == size
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_the_rate_that_is_charged_is_the_rate_that_is_drawn(batch, segments, rat
 
 def test_the_sampler_is_asked_with_the_charged_rate(run, material, monkeypatch):
     asked = []
-    monkeypatch.setattr(train, "_poisson_sample", lambda n, p, r: asked.append((n, p)) or [0])
+    monkeypatch.setattr(train, "poisson_sample", lambda n, p, r: asked.append((n, p)) or [0])
     run(material(6), TrainingTask(local_steps=3, expected_batch_size=2))
     assert asked == [(6, pytest.approx(1 / 3))] * 3
 

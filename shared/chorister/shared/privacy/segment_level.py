@@ -49,6 +49,9 @@ def segment_figure(events: Sequence[PrivacyEvent], delta: float) -> PrivacyFigur
     return PrivacyFigure(UNIT, RELATION, max(figures.values()), delta, figures)
 
 
+# Below it an epsilon in the thousands would need more memory than a device has: no guarantee.
+LEAST_NOISE = 0.02
+
 Kinds = tuple[tuple[float, float, int], ...]
 # Whole orders have a finite sum; the series for fractional ones does not always converge.
 _ORDERS = (*range(2, 129), *range(136, 513, 8), 1024)
@@ -64,6 +67,8 @@ def _epsilon_rdp(kinds: Kinds, delta: float) -> float:
 
 @lru_cache(maxsize=1024)
 def _epsilon_pld(kinds: Kinds, delta: float) -> float:
+    if any(z < LEAST_NOISE for z, _, _ in kinds):
+        return math.inf
     accountant = pld.PLDAccountant(value_discretization_interval=1e-3)
     for event in _events(kinds):
         accountant.compose(event)
