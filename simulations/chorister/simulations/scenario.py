@@ -116,7 +116,7 @@ def packaged_scenarios() -> list[str]:
 
 def _find(name: str) -> Path:
     path = Path(name)
-    if path.suffix == ".toml" or path.exists():
+    if path.suffix == ".toml" or path.is_file():
         return path
     if name in packaged_scenarios():
         return Path(str(resources.files("chorister.simulations") / "scenarios" / f"{name}.toml"))

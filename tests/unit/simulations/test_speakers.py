@@ -198,7 +198,9 @@ def test_more_clients_than_speakers_tells_both_numbers() -> None:
     with pytest.raises(BadCorpus) as caught:
         hold_out_speakers(many_speakers(6), 0.25, seed=1, clients=8)
     assert "8 clients and 3 held out wanted, 6 usable" in caught.value.found
-    assert "at most 3 clients" in caught.value.advice
+    assert "at most 4 clients" in caught.value.advice
+    clients, held_out = hold_out_speakers(many_speakers(6), 0.25, seed=1, clients=4)
+    assert (len(clients), len(held_out)) == (4, 1)
 
 
 @pytest.mark.parametrize("count", [0, 1])
