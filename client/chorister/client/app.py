@@ -15,7 +15,6 @@ from flwr.common.constant import ErrorCode
 
 from chorister.client import contribute
 from chorister.client.device import Device, find_opener
-from chorister.shared import codec
 from chorister.shared.errors import (
     BudgetExhausted,
     ChoristerError,
@@ -32,10 +31,8 @@ MAX_NOTE = 400  # characters of a reason in the ledger; a server may have chosen
 
 @app.query("hello")
 def hello(message: Message, context: Context) -> Message:
-    """Say which certificate this device has."""
-    return _answer(
-        message, context, lambda device, _, __: codec.encode(device.certificate.to_plain())
-    )
+    """Say which certificate this device has, and show that it holds the key."""
+    return _answer(message, context, contribute.introduce)
 
 
 @app.query("advertise")

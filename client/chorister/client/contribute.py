@@ -20,11 +20,22 @@ from chorister.client.train import planned_event, train_shared_adapter
 from chorister.shared import codec
 from chorister.shared.adapter_digest import adapter_digest
 from chorister.shared.errors import BudgetExhausted, ProtocolViolation
-from chorister.shared.exchanges import Application, Assignment, Invitation, RoundTask
+from chorister.shared.exchanges import (
+    Application,
+    Assignment,
+    Introduction,
+    Invitation,
+    RoundTask,
+)
 from chorister.shared.privacy.charges import speaker_event
 from chorister.shared.randomness import Randomness
 from chorister.shared.secagg.messages import Inbox, Roster, Survivors, UnmaskRequest
 from chorister.shared.secagg.terms import RoundTerms
+
+
+def introduce(device: Device, round_id: str, request: bytes) -> bytes:
+    """Before the first round: say who this device is, and show that it holds the key."""
+    return Introduction.make(device.signing_key, device.certificate, request).to_bytes()
 
 
 def apply(device: Device, round_id: str, request: bytes) -> bytes:

@@ -10,8 +10,8 @@ from flwr.serverapp import Grid, ServerApp
 from chorister.server.operator import Operator, open_operator
 from chorister.server.round import run_round
 from chorister.server.rounds import append_round, read_rounds
-from chorister.shared import codec
 from chorister.shared.errors import ChoristerError
+from chorister.shared.exchanges import CHALLENGE_BYTES, Introduction
 from chorister.shared.records import HELLO, pack, unpack
 from chorister.shared.signing import Certificate
 
@@ -42,19 +42,21 @@ class FlowerNetwork:
     def __init__(self, grid: Grid, operator: Operator) -> None:
         self._grid = grid
         self._operator = operator
+        self._randomness = operator.randomness.fork("hello")
         self._nodes: dict[str, int] = {}
         self._certificates: dict[str, Certificate] = {}
 
     def discover(self) -> Mapping[str, Certificate]:
         """Return the certificates of all nodes that answer, by device id.
 
-        A node says who it is; each of its later messages proves it by a signature.
+        A node shows that it holds the certified key, so that nobody takes another device's place.
         """
         present = set(self._grid.get_node_ids())
         self._nodes = {device: node for device, node in self._nodes.items() if node in present}
         new = sorted(present - set(self._nodes.values()))
-        for node, content in self._ask(HELLO, "", dict.fromkeys(new, b""))[0].items():
-            certificate = _certificate(content, self._operator)
+        challenges = {node: self._randomness.bytes(CHALLENGE_BYTES) for node in new}
+        for node, content in self._ask(HELLO, "", challenges)[0].items():
+            certificate = _certificate(content, challenges[node], self._operator)
             if certificate is not None:
                 self._nodes[certificate.device_id] = node
                 self._certificates[certificate.device_id] = certificate
@@ -103,9 +105,11 @@ def _known_reason(said: str | None) -> str:
     return next((word for word in known if said == word), "failed")
 
 
-def _certificate(content: bytes, operator: Operator) -> Certificate | None:
+def _certificate(content: bytes, challenge: bytes, operator: Operator) -> Certificate | None:
     try:
-        certificate = Certificate.from_plain(codec.decode(content, max_bytes=1024))
+        introduction = Introduction.from_bytes(content)
+        introduction.check(challenge)
+        certificate = introduction.certificate
         certificate.check(operator.authority, operator.settings.name, operator.now_s())
     except ChoristerError as error:
         operator.ledger.append("refusal", exchange="hello", reason=error.found)

@@ -1,6 +1,6 @@
 """What server and device say to each other around the secure aggregation's own messages.
 
-    hello       server: nothing                        device: its certificate
+    hello       server: a challenge                    device: its certificate, signed challenge
     advertise   server: terms, task                    device: advertisement, consent token
     share       server: roster                         device: share bundle
     contribute  server: shares for it, shared adapter  device: masked input
@@ -20,7 +20,11 @@ import numpy as np
 from chorister.shared import codec
 from chorister.shared.errors import BadMessage
 from chorister.shared.settings import SegmentPrivacy, Settings, TrainingTask
+from chorister.shared.signing import Certificate, SigningKey
 from chorister.shared.types import Adapter
+
+HELLO_LABEL = "chorister/1 hello"
+CHALLENGE_BYTES = 32
 
 
 class RoundTask(Settings):
@@ -33,6 +37,59 @@ class RoundTask(Settings):
 
     training: TrainingTask
     segment_privacy: SegmentPrivacy | None
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """A device's answer to a hello: who it is, and that it holds the key.
+
+    Attributes:
+        certificate: the enrolment authority's word for its key.
+        signature: of the server's challenge.
+    """
+
+    certificate: Certificate
+    signature: bytes
+
+    @classmethod
+    def make(cls, key: SigningKey, certificate: Certificate, challenge: bytes) -> Introduction:
+        """Return the answer to a challenge.
+
+        Raises:
+            BadMessage: the challenge is not of 32 bytes.
+        """
+        if len(challenge) != CHALLENGE_BYTES:
+            raise BadMessage(
+                f"A challenge has {CHALLENGE_BYTES} bytes.",
+                f"{len(challenge)} bytes",
+                "Drop the message.",
+            )
+        return cls(certificate, key.sign(HELLO_LABEL, challenge))
+
+    def check(self, challenge: bytes) -> None:
+        """Return if the certificate's own key signed the challenge.
+
+        Raises:
+            BadSignature: it did not.
+        """
+        self.certificate.device_key.verify(HELLO_LABEL, challenge, self.signature)
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical bytes."""
+        return codec.encode(
+            {"certificate": self.certificate.to_plain(), "signature": self.signature}
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Introduction:
+        """Return the introduction in canonical bytes; nothing is verified yet.
+
+        Raises:
+            BadMessage: it is not one.
+        """
+        kinds = {"certificate": dict, "signature": bytes}
+        plain = codec.fields(codec.decode(data, max_bytes=1024), kinds, "An introduction")
+        return cls(Certificate.from_plain(plain["certificate"]), plain["signature"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,17 @@ from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.supercore.task_identity import TaskIdentity
 
 from chorister.client import app, contribute
-from chorister.shared import codec
 from chorister.shared.errors import (
     BadMessage,
+    BadSignature,
     BudgetExhausted,
     ConsentRefused,
     ProtocolViolation,
     UsageError,
 )
+from chorister.shared.exchanges import Introduction
 from chorister.shared.privacy.ledger_file import read_lines
 from chorister.shared.records import HELLO, ROUND, pack, unpack
-from chorister.shared.signing import Certificate
 
 SECRET = "the password is tuba"
 STEPS = {
@@ -131,9 +131,18 @@ def test_an_exchange_goes_to_its_step_and_back(device, monkeypatch, exchange):
     assert answer.decode().split("|") == expected
 
 
-def test_hello_says_the_certificate_and_nothing_else(device):
-    found = Certificate.from_plain(codec.decode(unpack(ask(HELLO).content)))
-    assert found == device.certificate
+def test_hello_shows_the_certificate_and_the_key(device):
+    challenge = bytes(range(32))
+    found = Introduction.from_bytes(unpack(ask(HELLO, pack(challenge)).content))
+    assert found.certificate == device.certificate
+    found.check(challenge)
+    with pytest.raises(BadSignature):
+        found.check(bytes(32))
+
+
+@pytest.mark.parametrize("challenge", [b"", bytes(31), bytes(33), b"chorister/1 reveal"])
+def test_hello_signs_challenges_of_one_length_only(device, challenge):
+    assert ask(HELLO, pack(challenge)).error.reason == "protocol"
 
 
 def test_a_violation_ends_the_round_on_the_device_and_another_error_does_not(device, monkeypatch):

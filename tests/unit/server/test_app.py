@@ -12,7 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from chorister.server import app
 from chorister.server.app import ROUNDS_FILE, FlowerNetwork
 from chorister.server.rounds import read_rounds
-from chorister.shared import codec
+from chorister.shared.exchanges import Introduction
 from chorister.shared.records import HELLO, SHARE, pack, unpack
 from chorister.shared.signing import Certificate, SigningKey
 
@@ -43,15 +43,23 @@ def says(*contents):
     return lambda message: contents
 
 
-def certificate(singers, name):
-    return pack(codec.encode(singers.devices[name].certificate.to_plain()))
+def hello(key, certificate, message):
+    """What the holder of a key answers to a hello."""
+    return (pack(Introduction.make(key, certificate, unpack(message.content)).to_bytes()),)
+
+
+def introduces(singers, name):
+    device = singers.devices[name]
+    return lambda message: hello(device.signing_key, device.certificate, message)
 
 
 def answering(singers, name, *contents):
     """A node that says hello as a device, and then what it is told to."""
-    hello = certificate(singers, name)
+    own = introduces(singers, name)
     return lambda message: (
-        (hello,) if message.metadata.message_type == HELLO else contents or (pack(name.encode()),)
+        own(message)
+        if message.metadata.message_type == HELLO
+        else contents or (pack(name.encode()),)
     )
 
 
@@ -83,20 +91,46 @@ def stranger(singers, **changes):
     made = Certificate.issue(
         signer, key.verify_key(), changes.pop("federation", "choir"), changes.pop("until", 2**40)
     )
-    return pack(codec.encode(replace(made, **changes).to_plain()))
+    certificate = replace(made, **changes)
+    return lambda message: hello(key, certificate, message)
 
 
 def test_a_node_without_a_valid_certificate_takes_part_in_nothing(singers):
     strangers = [
         stranger(singers, signer=SigningKey(bytes(32))), stranger(singers, federation="band"),
         stranger(singers, until=5), stranger(singers, signature=bytes(64)),
-        pack(b""), pack(b"\x81" * 400 + b"\x00"), pack(bytes(5000)), RecordDict(),
-        RecordDict({"chorister": ConfigRecord({"message": "x"})}),
+        says(pack(b"")), says(pack(b"\x81" * 400 + b"\x00")), says(pack(bytes(5000))),
+        says(RecordDict()), says(RecordDict({"chorister": ConfigRecord({"message": "x"})})),
     ]  # fmt: skip
-    nodes = {i: says(content) for i, content in enumerate(strangers, 1)}
+    nodes = dict(enumerate(strangers, 1))
     nodes[50] = lambda message: ()  # never answers
     nodes[51] = answering(singers, singers.names[0])
     assert list(network(singers, nodes).discover()) == [singers.names[0]]
+
+
+def test_nobody_takes_another_devices_place(singers):
+    """A certificate is public: only the holder of its key may speak for it."""
+    a, b, _ = singers.names
+    victim, thief = singers.devices[a], singers.devices[b]
+    heard = []
+
+    def listens(message):
+        if message.metadata.message_type == HELLO:
+            heard.append(hello(victim.signing_key, victim.certificate, message))
+            return heard[0]
+        return (pack(b""),)
+
+    nodes = {
+        1: lambda m: hello(thief.signing_key, victim.certificate, m),
+        2: answering(singers, b),
+    }
+    found = network(singers, nodes)
+    assert list(found.discover()) == [b]
+    nodes[3] = listens
+    assert list(found.discover()) == sorted([a, b])
+    nodes[4] = lambda m: heard[0]  # an answer to another challenge, replayed
+    del nodes[3]
+    assert list(found.discover()) == [b]
 
 
 def test_a_node_that_leaves_and_one_that_comes_are_noticed(singers):
@@ -122,10 +156,10 @@ def test_a_node_that_leaves_and_one_that_comes_are_noticed(singers):
 )  # fmt: skip
 def test_an_error_is_told_in_known_words_only(singers, said, reason):
     name = singers.names[0]
-    hello = certificate(singers, name)
+    own = introduces(singers, name)
 
     def node(message):
-        return (hello,) if message.metadata.message_type == HELLO else (said(message),)
+        return own(message) if message.metadata.message_type == HELLO else (said(message),)
 
     found = network(singers, {1: node})
     found.discover()
@@ -134,11 +168,11 @@ def test_an_error_is_told_in_known_words_only(singers, said, reason):
 
 def test_silence_is_no_answer_and_a_second_answer_is_not_heard(singers):
     a, b, _ = singers.names
-    hello = certificate(singers, a)
+    own = introduces(singers, a)
     found = network(
         singers,
         {
-            1: lambda m: (hello,) if m.metadata.message_type == HELLO else (),
+            1: lambda m: own(m) if m.metadata.message_type == HELLO else (),
             2: answering(singers, b, pack(b"one"), pack(b"two")),
         },
     )
