@@ -31,6 +31,10 @@ SINGLE = (
     "Clients with one recording: enrolment and training come from the same breath, so the "
     "segment-level figure is no guarantee for them."
 )
+COUNT = (
+    "How many segments a device has is taken as public: sampling rate and mean gradient follow "
+    "from it."
+)
 TRUST = "It holds if at least min_honest devices in the sum are honest and draw their noise."
 SIMULATED = (
     "This run's randomness is simulated and not private: the figure is what a real run would cost."
@@ -60,7 +64,7 @@ def _segment(
     figure, booked = figures[worst], events[worst]
     speaker = world.clients[worst]
     single = any(split_speaker(s).single_recording for s in world.clients)
-    caveats = [ENROLMENT, FLOATING_POINT, SIMULATED]
+    caveats = [ENROLMENT, COUNT, FLOATING_POINT, SIMULATED]
     if single:
         caveats.insert(0, SINGLE)
     size = _segments_in_longest_recording(speaker)
