@@ -10,10 +10,10 @@ from pathlib import Path
 from chorister.client import consent
 from chorister.client.adapter_file import attach_adapter
 from chorister.client.export import Origin, export_voice
+from chorister.client.personal_privacy import PersonalPrivacy
 from chorister.client.personalise import (
     Personalised,
     PersonaliseSettings,
-    PersonalPrivacy,
     personalise,
 )
 from chorister.client.prepare import enrolment_gain, level_by, segments

@@ -8,7 +8,6 @@ of other speech no further from the speaker. Else the zero-shot voice stays, and
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,17 +15,14 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from opacus import GradSampleModule
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from chorister.client.consent import Permit
-from chorister.client.train import KeyedNoiseOptimizer, poisson_sample
+from chorister.client.personal_privacy import PersonalPrivacy, PrivateSteps
 from chorister.shared.errors import BadAudio, BadSettings
 from chorister.shared.privacy.budget import PrivacyEvent
-from chorister.shared.privacy.charges import segment_event
-from chorister.shared.randomness import Randomness
-from chorister.shared.settings import Positive, SegmentPrivacy, Settings
+from chorister.shared.settings import Positive, Settings
 from chorister.shared.types import SAMPLE_RATE_HZ, FeatureSequence, Recording
 from chorister.shared.voice import adapters
 from chorister.shared.voice.batches import hiss_for, own_voice_batch, select
@@ -66,26 +62,6 @@ class PersonaliseSettings(Settings):
     patience: Annotated[int, Field(ge=1, le=1000)] = 3
     max_s: Positive | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-
-
-@dataclass(frozen=True, slots=True)
-class PersonalPrivacy:
-    """DP-SGD for a personal adapter.
-
-    Attributes:
-        segment: clip and noise.
-        randomness: of sampling and noise.
-    """
-
-    segment: SegmentPrivacy
-    randomness: Randomness
-
-    def event(self, segments: int, batch_size: int, steps: int) -> PrivacyEvent | None:
-        """Return what so many steps cost each segment."""
-        if steps == 0:
-            return None
-        rate = min(1.0, batch_size / segments)
-        return segment_event(self.segment.noise_multiplier, rate, steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +295,9 @@ def _train(
     private = (
         None
         if privacy is None
-        else _PrivateSteps(model, parameters, adam, privacy, len(training), settings, loss)
+        else PrivateSteps(
+            model, parameters, adam, privacy, len(training), settings.batch_size, loss
+        )
     )
     step = plain_step if private is None else private.step
     best: _Candidate | None = None
@@ -343,61 +321,6 @@ def _train(
         private.close()
     model.requires_grad_(False)
     return done, best, last
-
-
-class _PrivateSteps:
-    """DP-SGD steps on the personal adapter, with Poisson sampling (as in `train`)."""
-
-    def __init__(
-        self,
-        model: VoiceModel,
-        parameters: list[nn.Parameter],
-        inner: torch.optim.Optimizer,
-        privacy: PersonalPrivacy,
-        segments: int,
-        settings: PersonaliseSettings,
-        loss: Callable[[Tensor], Tensor],
-    ) -> None:
-        self._network = GradSampleModule(model, loss_reduction="sum")
-        self._parameters = parameters
-        own = {id(p) for p in parameters}
-        self._layers = [
-            module
-            for module in model.modules()
-            if any(id(p) in own for p in module.parameters(recurse=False))
-        ]
-        self._segments = segments
-        self._rate = min(1.0, settings.batch_size / segments)
-        self._sampler = privacy.randomness.fork("personal sampling")
-        self._loss = loss
-        self._optimiser = KeyedNoiseOptimizer(
-            inner,
-            noise_multiplier=privacy.segment.noise_multiplier,
-            max_grad_norm=privacy.segment.clip_norm,
-            expected_batch_size=self._rate * segments,
-            loss_reduction="mean",
-            randomness=privacy.randomness.fork("personal noise"),
-        )
-
-    def step(self) -> None:
-        """Draw, clip, add noise, step."""
-        for layer in self._layers:
-            layer.train()  # Opacus's hooks sleep in eval() mode, which judging leaves behind
-        self._optimiser.zero_grad(set_to_none=True)
-        rows = poisson_sample(self._segments, self._rate, self._sampler)
-        if rows:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Full backward hook is firing")
-                torch.autograd.backward(self._loss(torch.tensor(rows)).sum())
-        else:
-            for p in self._parameters:
-                p.grad_sample = torch.zeros((0, *p.shape))  # type: ignore[attr-defined]
-        self._optimiser.step()
-
-    def close(self) -> None:
-        """Take Opacus's hooks off the model."""
-        self._network.remove_hooks()
-        self._network.to_standard_module()
 
 
 def _speak(model: VoiceModel, batch: VoiceBatch, content: Tensor, hiss: Tensor) -> Tensor:

@@ -83,7 +83,8 @@ def main(argv: Sequence[str]) -> int:
 def _personalise(options: argparse.Namespace) -> int:
     from chorister.client.adapter_file import read_adapter
     from chorister.client.own_voice import make_own_voice, own_voice_files, read_own_recordings
-    from chorister.client.personalise import PersonaliseSettings, PersonalPrivacy
+    from chorister.client.personal_privacy import PersonalPrivacy
+    from chorister.client.personalise import PersonaliseSettings
     from chorister.shared.privacy.segment_level import segment_figure
     from chorister.shared.randomness import SystemRandomness
     from chorister.shared.settings import SegmentPrivacy

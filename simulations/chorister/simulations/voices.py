@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from chorister.client.export import Origin, export_voice
+from chorister.client.personal_privacy import PersonalPrivacy
 from chorister.client.personalise import (
     Personalised,
     PersonaliseSettings,
-    PersonalPrivacy,
     personalise,
 )
 from chorister.shared.adapter_digest import adapter_digest

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from chorister.client.consent import Permit
+from chorister.client.personal_privacy import PersonalPrivacy
 from chorister.client.personalise import (
     Personalised,
     PersonaliseSettings,
-    PersonalPrivacy,
     disguised,
     personalise,
 )
