@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,10 @@ from chorister.server.rounds import RoundRecord
 from chorister.shared.console import progress
 from chorister.shared.records import ADVERTISE, CONFIRM, CONTRIBUTE, REVEAL, SHARE
 from chorister.shared.types import Adapter
+from chorister.shared.voice.model import VoiceModel
 from chorister.simulations import enrolment, network, recordings, speaker_device
 from chorister.simulations.measure import losses, paired_test
+from chorister.simulations.speakers import Speaker
 from chorister.simulations.world import World
 
 NAMES = {
@@ -60,17 +62,11 @@ def measure_versions(world: World, title: str) -> Measured:
     registry = Registry(world.folder.adapters)
     versions = tuple(registry.get(v.sha256) for v in registry.versions())
     model = network.shared_model(enrolment.spec_of(world.scenario).rank)
-    tables: list[Table] = [{}, {}]
-    with progress(title, len(world.speakers)) as step:
-        for table, speakers in zip(tables, (world.held_out, world.clients), strict=True):
-            for speaker in speakers:
-                device = speaker_device.open_speaker(world, speaker)
-                profile, _ = recordings.load_profile(speaker, device.vault)
-                segments = recordings.load_segments(speaker, device.vault, "held_out")
-                if len(segments):
-                    table[speaker.name] = losses(model, versions, segments, profile)
-                step()
-    return Measured(versions, *tables)
+
+    def measure(device: speaker_device.OpenSpeaker) -> list[float]:
+        return _losses(model, versions, device)
+
+    return Measured(versions, *_each_speaker(world, title, measure))
 
 
 def measure_alone(world: World, title: str) -> dict[str, Any]:
@@ -81,19 +77,36 @@ def measure_alone(world: World, title: str) -> dict[str, Any]:
     """
     spec = enrolment.spec_of(world.scenario)
     model, first = network.shared_model(spec.rank), enrolment.first_adapter(world.scenario)
-    tables: list[dict[str, tuple[float, float]]] = [{}, {}]
+
+    def measure(device: speaker_device.OpenSpeaker) -> list[float]:
+        return _losses(model, (first, _train_alone(world, device)), device)
+
+    held_out, clients = _each_speaker(world, title, measure)
+    return evaluation_of(_ends(held_out), _ends(clients))
+
+
+def _each_speaker(
+    world: World, title: str, measure: Callable[[speaker_device.OpenSpeaker], list[float]]
+) -> tuple[Table, Table]:
+    """Return what is measured on each held-out speaker and on each client, by name."""
     with progress(title, len(world.speakers)) as step:
-        for table, speakers in zip(tables, (world.held_out, world.clients), strict=True):
+
+        def table(speakers: Sequence[Speaker]) -> Table:
+            found: Table = {}
             for speaker in speakers:
-                device = speaker_device.open_speaker(world, speaker)
-                profile, _ = recordings.load_profile(speaker, device.vault)
-                segments = recordings.load_segments(speaker, device.vault, "held_out")
-                own = _train_alone(world, device)
-                if len(segments):
-                    before, after = losses(model, (first, own), segments, profile)
-                    table[speaker.name] = (before, after)
+                found[speaker.name] = measure(speaker_device.open_speaker(world, speaker))
                 step()
-    return evaluation_of(*tables)
+            return found
+
+        return table(world.held_out), table(world.clients)
+
+
+def _losses(
+    model: VoiceModel, versions: Sequence[Adapter], device: speaker_device.OpenSpeaker
+) -> list[float]:
+    profile, _ = recordings.load_profile(device.speaker, device.vault)
+    segments = recordings.load_segments(device.speaker, device.vault, "held_out")
+    return losses(model, versions, segments, profile)
 
 
 def _train_alone(world: World, device: speaker_device.OpenSpeaker) -> Adapter:

@@ -163,7 +163,9 @@ def _choose_speakers(scenario: Scenario, corpus: Corpus, folder: RunFolder) -> W
         world = make_world(scenario, folder, screened, clients, held_out, skipped, unfit)
         found = analyse_speakers(enrolment.vaults(world), len(world.speakers))
         if not found:
+            # Written last: a run that is killed before chooses again, from the same analysis.
             folder.server.mkdir(parents=True, exist_ok=True)
+            world.save()
             enrolment.enrol_devices(world)
             return world
         unfit |= found

@@ -74,7 +74,7 @@ def make_world(
     skipped: Skipped,
     unfit: Mapping[str, str],
 ) -> World:
-    """Return the world of a new run and write it.
+    """Return the world of a new run; `save` writes it once its speakers are settled.
 
     Args:
         scenario: what was asked for.
@@ -85,7 +85,7 @@ def make_world(
         skipped: files left out.
         unfit: speakers left out, with the reason.
     """
-    world = World(
+    return World(
         scenario,
         folder,
         corpus.layout,
@@ -98,8 +98,6 @@ def make_world(
             *((f"speaker {name}", reason) for name, reason in unfit.items()),
         ),
     )
-    world.save()
-    return world
 
 
 @lru_cache(maxsize=4)

@@ -34,7 +34,11 @@ def make(tmp_path):
         folder.state.mkdir(parents=True, exist_ok=True)
         corpus = Corpus(root=root, layout="folders", speakers=clients + out)
         scenario = Scenario(shift="room", seed=9, speakers=("anna", "berta", "carla"))
-        return make_world(scenario, folder, corpus, clients, out, Skipped(), {"dora": "too short"})
+        unfit = {"dora": "too short"}
+        made = make_world(scenario, folder, corpus, clients, out, Skipped(), unfit)
+        assert not folder.world.exists(), "its speakers are not settled yet"
+        made.save()
+        return made
 
     return world
 
