@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Protocol
 
 from chorister.client.budget import DeviceBudget
@@ -13,8 +11,8 @@ from chorister.client.consent import ConsentRecord
 from chorister.client.rounds import RoundStore
 from chorister.client.secagg_party import Acceptance
 from chorister.client.train import TrainingMaterial
+from chorister.shared import openers
 from chorister.shared.enrolment import Withdrawal
-from chorister.shared.errors import UsageError
 from chorister.shared.privacy.ledger_file import LedgerFile
 from chorister.shared.randomness import Randomness
 from chorister.shared.signing import Certificate, SigningKey, VerifyKey
@@ -89,13 +87,5 @@ def find_opener() -> OpenDevice:
     Raises:
         UsageError: the environment does not say, or names a kind that is not installed.
     """
-    kind = os.environ.get(ENVIRONMENT, "")
-    known = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if kind not in known:
-        raise UsageError(
-            f"The environment variable {ENVIRONMENT} names a kind of device: {', '.join(known)}.",
-            repr(kind),
-            "Start the app with a command of Chorister, which sets it.",
-        )
-    opener: OpenDevice = known[kind].load()
+    opener: OpenDevice = openers.find_opener(GROUP, ENVIRONMENT, "device")
     return opener

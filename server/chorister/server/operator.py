@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from chorister.server.budget import FederationBudget
 from chorister.server.registry import Registry
 from chorister.server.rounds import RoundRecord
-from chorister.shared.errors import UsageError
+from chorister.shared import openers
 from chorister.shared.privacy.ledger_file import LedgerFile
 from chorister.shared.randomness import Randomness
 from chorister.shared.settings import Federation
@@ -62,13 +60,5 @@ def open_operator() -> Operator:
     Raises:
         UsageError: the environment does not say which, or names one that is not installed.
     """
-    kind = os.environ.get(ENVIRONMENT, "")
-    known = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if kind not in known:
-        raise UsageError(
-            f"The environment variable {ENVIRONMENT} names a kind of operator: {', '.join(known)}.",
-            repr(kind),
-            "Start the app with a command of Chorister, which sets it.",
-        )
-    operator: Operator = known[kind].load()()
+    operator: Operator = openers.find_opener(GROUP, ENVIRONMENT, "operator")()
     return operator

@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import pytest
 
 from chorister.client import device
+from chorister.shared import openers
 from chorister.shared.errors import UsageError
 
 
 @pytest.fixture
 def kinds(monkeypatch):
     entry = SimpleNamespace(name="laptop", load=lambda: "an opener")
-    monkeypatch.setattr(device, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(openers, "entry_points", lambda group: [entry])
 
 
 @pytest.mark.parametrize("kind", [None, "", "server", "LAPTOP"])

@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import pytest
 
 from chorister.server import operator
+from chorister.shared import openers
 from chorister.shared.errors import UsageError
 
 
 @pytest.fixture
 def kinds(monkeypatch):
     entry = SimpleNamespace(name="desk", load=lambda: lambda: "an operator")
-    monkeypatch.setattr(operator, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(openers, "entry_points", lambda group: [entry])
 
 
 @pytest.mark.parametrize("kind", [None, "", "laptop"])
