@@ -20,6 +20,8 @@ from chorister.shared.console import complain, say
 from chorister.shared.errors import ChoristerError
 
 GROUP = "chorister.commands"
+_PROGRAM = "chorister"
+_PURPOSE = "Personalise a voice model on the device that holds the voice, together and privately."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     commands = {entry.name: entry for entry in entry_points(group=GROUP)}
     if not arguments or arguments[0] in ("-h", "--help"):
-        say(_overview(commands))
+        say(_overview(_PROGRAM, _PURPOSE, commands))
         return 0 if arguments else 2
     if arguments[0] == "--version":
         say(f"chorister {version('chorister')}")
@@ -37,6 +39,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(f"There is no command '{name}'. Known: {', '.join(sorted(commands))}.")
         return 2
     return _run(commands[name], rest)
+
+
+def run_action(group: str, program: str, purpose: str, argv: Sequence[str]) -> int:
+    """Run one action of a command whose actions come from several packages.
+
+    Args:
+        group: of entry points, each `module:function`; the function takes the arguments that are
+            left and returns the exit status, the first line of its docstring is its summary.
+        program: what is typed before the action, e.g. 'chorister consent'.
+        purpose: of the command, a sentence.
+        argv: what was typed after `program`.
+
+    Raises:
+        ChoristerError: as the action.
+    """
+    actions = {entry.name: entry for entry in entry_points(group=group)}
+    if not argv or argv[0] in ("-h", "--help"):
+        say(_overview(program, purpose, actions))
+        return 0 if argv else 2
+    if argv[0] not in actions:
+        complain(f"{program}: no action '{argv[0]}'. Known: {', '.join(sorted(actions))}.")
+        return 2
+    return int(actions[argv[0]].load()(list(argv[1:])))
 
 
 def _run(entry: EntryPoint, argv: list[str]) -> int:
@@ -71,31 +96,28 @@ def _run(entry: EntryPoint, argv: list[str]) -> int:
         return 130
 
 
-def _overview(commands: dict[str, EntryPoint]) -> str:
-    lines = [
-        "usage: chorister COMMAND [OPTIONS]",
-        "",
-        "Personalise a voice model on the device that holds the voice, together and privately.",
-        "",
-        "commands:",
-    ]
+def _overview(program: str, purpose: str, commands: dict[str, EntryPoint]) -> str:
+    noun = "command" if program == _PROGRAM else "action"
+    lines = [f"usage: {program} {noun.upper()} [OPTIONS]", "", purpose, "", f"{noun}s:"]
     width = max((len(name) for name in commands), default=0)
     for name in sorted(commands):
         lines.append(f"  {name:<{width}}  {_summary(commands[name])}")
     lines += [
         "",
-        "'chorister COMMAND --help' shows options and examples.",
+        f"'{program} {noun.upper()} --help' shows options and examples.",
         "Exit status: 0 done, 1 failed, 2 wrong usage.",
     ]
     return "\n".join(lines)
 
 
 def _summary(entry: EntryPoint) -> str:
-    """Return a command's SUMMARY from its source: importing every command would load torch."""
+    """Return a command's summary from its source: importing every command would load torch."""
     spec = find_spec(entry.module)
     if spec is None or spec.origin is None:
         return "(not installed)"
     for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == entry.attr:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SUMMARY":
             return str(ast.literal_eval(node.value))
     return ""

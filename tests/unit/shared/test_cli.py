@@ -115,3 +115,35 @@ def test_help_and_version_import_nothing_heavy(argument):
     )
     assert done.stderr == "0 []"
     assert "chorister" in done.stdout
+
+
+def act(argv):
+    """Act on what is there.
+
+    More about it.
+    """
+    return len(argv)
+
+
+@pytest.fixture
+def action(monkeypatch):
+    found = SimpleNamespace(name="act", module="chorister.shared.cli", attr="run_action")
+    monkeypatch.setattr(cli, "entry_points", lambda group: [found])
+    found.load = lambda: act
+
+
+def test_an_action_gets_the_rest_and_gives_the_status(action):
+    assert cli.run_action("group", "chorister do", "It does.", ["act", "a", "b"]) == 2
+
+
+def test_an_unknown_action_is_wrong_usage_and_lists_the_known(action, capsys):
+    assert cli.run_action("group", "chorister do", "It does.", ["rest"]) == 2
+    assert "chorister do: no action 'rest'. Known: act." in capsys.readouterr().err
+
+
+def test_the_actions_are_summed_up_by_the_first_line_of_their_docstrings(action, capsys):
+    assert cli.run_action("group", "chorister do", "It does.", []) == 2
+    assert cli.run_action("group", "chorister do", "It does.", ["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "usage: chorister do ACTION" in shown
+    assert "act  Run one action of a command" in shown
