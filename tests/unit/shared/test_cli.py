@@ -14,7 +14,10 @@ from chorister.shared.errors import BadLedger, BadSettings
 
 def entry(main, name="do"):
     return SimpleNamespace(
-        name=name, module="chorister.shared.cli", load=lambda: SimpleNamespace(main=main)
+        name=name,
+        module="chorister.shared.cli",
+        attr="",
+        load=lambda: SimpleNamespace(main=main),
     )
 
 
