@@ -6,18 +6,20 @@ import hashlib
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from chorister.shared.errors import BadWeights
+from chorister.shared.errors import BadSettings, BadWeights
 from chorister.shared.voice.base_digest import BASE_SHA256
 from chorister.shared.voice.model import ModelSettings, VoiceModel
 
 BASE_FORMAT = "chorister-base"
 BASE_FORMAT_VERSION = 1
 BASE_WEIGHTS = Path(__file__).parent / "weights" / "base.safetensors"
+_MAY_BE_LEFT_OUT = ("encoder_ahead", "decoder_ahead")
 _RULE = "The base model must be a weights file that this version understands."
 _REINSTALL = "Reinstall the package, or train a base with `chorister train-base`."
 
@@ -37,7 +39,8 @@ def save_base(model: VoiceModel, path: Path) -> str:
         for name, value in model.state_dict().items()
         if not _is_adapter(name)
     }
-    header = asdict(model.settings) | {"format_version": BASE_FORMAT_VERSION}
+    sizes = {name: value for name, value in asdict(model.settings).items() if value != ()}
+    header = sizes | {"format_version": BASE_FORMAT_VERSION}
     # One entry: safetensors writes several in a random order, and the digest would change.
     metadata = {BASE_FORMAT: json.dumps(header, sort_keys=True)}
     part = path.with_suffix(".part")
@@ -97,8 +100,13 @@ def _settings_from(metadata: dict[str, str], name: str) -> ModelSettings:
         version = int(header["format_version"])
         if version > BASE_FORMAT_VERSION:
             raise BadWeights(_RULE, f"{name} of newer format {version}", "Update the package.")
-        sizes = {field.name: int(header[field.name]) for field in fields(ModelSettings)}
-    except (KeyError, TypeError, ValueError) as error:
+        sizes: dict[str, Any] = {}
+        for field in fields(ModelSettings):
+            if field.name in _MAY_BE_LEFT_OUT:
+                sizes[field.name] = tuple(int(n) for n in header.get(field.name, ()))
+            else:
+                sizes[field.name] = int(header[field.name])
+        return ModelSettings(**sizes)
+    except (KeyError, TypeError, ValueError, BadSettings) as error:
         found = f"{name} with a damaged header ({type(error).__name__}: {error})"
         raise BadWeights(_RULE, found, _REINSTALL) from error
-    return ModelSettings(**sizes)

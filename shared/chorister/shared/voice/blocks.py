@@ -7,22 +7,27 @@ from torch import Tensor, nn
 
 
 class TimeConv(nn.Module):
-    """Depthwise convolution over time, centred, on tensors of shape (B, F, C).
+    """Depthwise convolution over time on tensors of shape (B, F, C), zeros beyond both ends.
 
     Args:
         channels: C.
-        kernel: odd number of frames.
+        kernel: number of frames that it sees.
+        ahead: how many of them lie after the frame that it computes, 0 to kernel - 1.
     """
 
-    def __init__(self, channels: int, kernel: int) -> None:
+    def __init__(self, channels: int, kernel: int, ahead: int) -> None:
         super().__init__()
+        self.ahead = ahead
+        self.behind = kernel - 1 - ahead
         # As a two-dimensional convolution: oneDNN's one-dimensional backward is 4 times slower.
-        self.conv = nn.Conv2d(
-            channels, channels, (1, kernel), padding=(0, kernel // 2), groups=channels
-        )
+        self.conv = nn.Conv2d(channels, channels, (1, kernel), groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Filters each channel: (B, F, C) to (B, F, C)."""
+        return self.inner(nn.functional.pad(x, (0, 0, self.behind, self.ahead)))
+
+    def inner(self, x: Tensor) -> Tensor:
+        """The frames that need nothing beyond the ends: (B, F, C) to (B, F - kernel + 1, C)."""
         y: Tensor = self.conv(x.transpose(1, 2).unsqueeze(2))
         return y.squeeze(2).transpose(1, 2)
 
@@ -58,13 +63,21 @@ class Block(nn.Module):
         kernel: frames that the convolution sees, odd.
         expansion: width of the perceptron's middle as a multiple of C.
         condition: size of the vector that scales and shifts; 0 for none.
+        ahead: how many of those frames lie ahead; None for half of them.
     """
 
     adapter: Bottleneck | None
 
-    def __init__(self, channels: int, kernel: int, expansion: int, condition: int = 0) -> None:
+    def __init__(
+        self,
+        channels: int,
+        kernel: int,
+        expansion: int,
+        condition: int = 0,
+        ahead: int | None = None,
+    ) -> None:
         super().__init__()
-        self.conv = TimeConv(channels, kernel)
+        self.conv = TimeConv(channels, kernel, kernel // 2 if ahead is None else ahead)
         self.norm = nn.LayerNorm(channels)
         self.film = nn.Linear(condition, 2 * channels) if condition else None
         self.widen = nn.Linear(channels, expansion * channels)
@@ -86,7 +99,20 @@ class Block(nn.Module):
         Returns:
             shape (B, F, C).
         """
-        y = self.norm(self.conv(x))
+        return self.refine(x, self.conv(x), condition)
+
+    def refine(self, x: Tensor, filtered: Tensor, condition: Tensor | None = None) -> Tensor:
+        """What follows the convolution, frame by frame.
+
+        Args:
+            x: shape (B, F, C).
+            filtered: shape (B, F, C), the convolution of x.
+            condition: shape (B, S), as in `forward`.
+
+        Returns:
+            shape (B, F, C).
+        """
+        y = self.norm(filtered)
         if self.film is not None and condition is not None:
             scale, shift = self.film(condition).unsqueeze(1).chunk(2, dim=2)
             y = torch.addcmul(shift, y, 1.0 + scale)

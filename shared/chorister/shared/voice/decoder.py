@@ -102,18 +102,28 @@ class Decoder(nn.Module):
         blocks: number of blocks.
         kernel: frames that each block's convolution sees, odd.
         expansion: width of each block's perceptron as a multiple of `width`.
+        ahead: frames that each block sees ahead; () for half of its kernel everywhere.
     """
 
     directions: Tensor
     directions_mean: Tensor
     shared: OutputShift | None
 
-    def __init__(self, content: int, width: int, blocks: int, kernel: int, expansion: int) -> None:
+    def __init__(
+        self,
+        content: int,
+        width: int,
+        blocks: int,
+        kernel: int,
+        expansion: int,
+        ahead: tuple[int, ...] = (),
+    ) -> None:
         super().__init__()
         self.condition = SpeakerCondition()
         self.enter = nn.Linear(content + _PITCH_CHANNELS, width)
         self.blocks = nn.ModuleList(
-            Block(width, kernel, expansion, CONDITION_SIZE) for _ in range(blocks)
+            Block(width, kernel, expansion, CONDITION_SIZE, frames)
+            for frames in ahead or (kernel // 2,) * blocks
         )
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, 2 * MEL_BANDS)

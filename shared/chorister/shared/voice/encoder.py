@@ -20,12 +20,24 @@ class ContentEncoder(nn.Module):
         blocks: number of blocks.
         kernel: frames that each block's convolution sees, odd.
         expansion: width of each block's perceptron as a multiple of `width`.
+        ahead: frames that each block sees ahead; () for half of its kernel everywhere.
     """
 
-    def __init__(self, content: int, width: int, blocks: int, kernel: int, expansion: int) -> None:
+    def __init__(
+        self,
+        content: int,
+        width: int,
+        blocks: int,
+        kernel: int,
+        expansion: int,
+        ahead: tuple[int, ...] = (),
+    ) -> None:
         super().__init__()
         self.enter = nn.Linear(MEL_BANDS, width)
-        self.blocks = nn.ModuleList(Block(width, kernel, expansion) for _ in range(blocks))
+        self.blocks = nn.ModuleList(
+            Block(width, kernel, expansion, ahead=frames)
+            for frames in ahead or (kernel // 2,) * blocks
+        )
         self.leave = nn.Linear(width, content)
         self.norm = nn.LayerNorm(content, elementwise_affine=False)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from chorister.shared.errors import BadSettings
 from chorister.shared.types import FeatureSequence, FloatArray
 from chorister.shared.voice.decoder import Decoder
 from chorister.shared.voice.encoder import ContentEncoder
@@ -32,6 +33,9 @@ class ModelSettings:
         decoder_blocks: its blocks.
         kernel: frames that each convolution sees, odd.
         expansion: width of each perceptron as a multiple of its stream.
+        encoder_ahead: for each block of the encoder, how many of those frames lie ahead, 0 to
+            kernel - 1; () for half of the kernel everywhere.
+        decoder_ahead: the same for the decoder.
     """
 
     content: int = 48
@@ -41,6 +45,22 @@ class ModelSettings:
     decoder_blocks: int = 6
     kernel: int = 7
     expansion: int = 2
+    encoder_ahead: tuple[int, ...] = ()
+    decoder_ahead: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, ahead, blocks in (
+            ("encoder_ahead", self.encoder_ahead, self.encoder_blocks),
+            ("decoder_ahead", self.decoder_ahead, self.decoder_blocks),
+        ):
+            fits = len(ahead) in (0, blocks) and all(0 <= a < self.kernel for a in ahead)
+            if not fits:
+                raise BadSettings(
+                    f"{name} has a number of 0 to {self.kernel - 1} for each of {blocks} blocks,"
+                    " or none at all.",
+                    str(ahead),
+                    "Correct it, or leave it out.",
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +120,11 @@ class VoiceModel(nn.Module):
         super().__init__()
         self.settings = s = settings or ModelSettings()
         self.encoder = ContentEncoder(
-            s.content, s.encoder_width, s.encoder_blocks, s.kernel, s.expansion
+            s.content, s.encoder_width, s.encoder_blocks, s.kernel, s.expansion, s.encoder_ahead
         )
-        self.decoder = Decoder(s.content, s.decoder_width, s.decoder_blocks, s.kernel, s.expansion)
+        self.decoder = Decoder(
+            s.content, s.decoder_width, s.decoder_blocks, s.kernel, s.expansion, s.decoder_ahead
+        )
         self.vocoder = Vocoder()
 
     def forward(self, batch: VoiceBatch, hiss: Tensor | None = None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -117,4 +117,20 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, weights: Path) 
     path = tmp_path / "changed.safetensors"
     write(path, state, HEADER)
     with pytest.raises(BadWeights, match="finite"):
+        load_base(path)
+
+
+def test_how_far_each_block_sees_ahead_comes_back(tmp_path: Path) -> None:
+    settings = replace(SMALL, encoder_ahead=(2,), decoder_ahead=(0,))
+    save_base(VoiceModel(settings), tmp_path / "stream.safetensors")
+    assert load_base(tmp_path / "stream.safetensors").settings == settings
+
+
+@pytest.mark.parametrize("ahead", [[7], [1, 1], "x", [-1], 3])
+def test_a_look_ahead_that_no_block_can_have_is_refused(
+    tmp_path: Path, weights: Path, ahead: object
+) -> None:
+    path = tmp_path / "changed.safetensors"
+    write(path, load_file(weights), HEADER | {"encoder_ahead": ahead})
+    with pytest.raises(BadWeights, match="header"):
         load_base(path)

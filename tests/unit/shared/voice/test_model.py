@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from chorister.shared.types import FeatureSequence
+from chorister.shared.voice.blocks import Block
 from chorister.shared.voice.model import (
     ModelSettings,
     VoiceBatch,
@@ -134,3 +135,31 @@ def test_conversion_leaves_the_mode_as_it_was() -> None:
     model = small_model().train()
     model.convert(features(), profile(1), profile(2))
     assert model.training
+
+
+@pytest.mark.parametrize("ahead", [0, 2, 6])
+def test_a_block_sees_as_far_ahead_as_it_was_told(ahead: int) -> None:
+    block = Block(4, 7, 2, ahead=ahead)
+    x = torch.randn(1, 40, 4)
+    other = x.clone()
+    other[:, 20] += 1.0
+    changed = (block(x) != block(other)).any(dim=2)[0].nonzero().flatten().tolist()
+    assert changed == list(range(20 - ahead, 20 - ahead + 7))
+
+
+def test_half_the_kernel_is_what_a_block_sees_ahead_by_default() -> None:
+    torch.manual_seed(0)
+    untold = VoiceModel(SMALL)
+    told = VoiceModel(
+        dataclasses.replace(
+            SMALL,
+            encoder_ahead=(3,) * SMALL.encoder_blocks,
+            decoder_ahead=(3,) * SMALL.decoder_blocks,
+        )
+    )
+    told.load_state_dict(untold.state_dict())
+    log_mel, statistics = torch.randn(1, 30, 80), torch.ones(1, 80)
+    assert torch.equal(
+        untold.encoder(log_mel, statistics, statistics),
+        told.encoder(log_mel, statistics, statistics),
+    )
