@@ -137,7 +137,7 @@ class Trainee(nn.Module):
         """Every example spoken by the next one's speaker: near the target, same content."""
         model = self.model
         mean, std = batch.target_mean.roll(1, 0), batch.target_std.roll(1, 0)
-        f0_hz = _swap_pitch(batch.f0_hz, batch.log_f0)
+        f0_hz = swap_pitch(batch.f0_hz, batch.log_f0)
         condition = model.decoder.condition(batch.vector.roll(1, 0), mean, std)
         wav: Tensor = model.vocoder(*model.decoder(noisy, f0_hz, condition), f0_hz, hiss)
         mel = self.log_mel(wav)
@@ -188,7 +188,7 @@ def _criticise(
     return verdict
 
 
-def _swap_pitch(f0_hz: Tensor, log_f0: Tensor) -> Tensor:
+def swap_pitch(f0_hz: Tensor, log_f0: Tensor) -> Tensor:
     """F0 (B, F) moved to the median and spread (B, 2) of the next example's speaker."""
     median, spread = log_f0[:, :1], log_f0[:, 1:]
     ratio = (spread.roll(1, 0) / spread).clamp(0.5, 2.0)
