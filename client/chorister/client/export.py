@@ -11,6 +11,7 @@ import copy
 import hashlib
 import io
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,13 @@ from torch import Tensor, nn
 
 from chorister.client.consent import Permit, Purpose
 from chorister.client.hiss import add_hiss
+from chorister.client.onnx_controls import (
+    add_at_times,
+    add_breathiness,
+    add_formant_warp,
+    add_pitch_at_times,
+    add_time_map,
+)
 from chorister.client.onnx_front import (
     add_given_or,
     add_log_mel,
@@ -40,10 +48,13 @@ from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile
 from chorister.shared.voice.vocoder import Vocoder
 
+# Values whose names begin so are the base's and the adapters' weights: what is told apart by
+# precision. Those of the vocoder are fixed matrices.
+NETWORK = "network"
+_VOCODER = "vocoder"
 _EXAMPLE_FRAMES = 32
-_NETWORK_INPUTS = (
-    "log_mel", "f0_hz", "mel_mean", "mel_std", "hiss", "phase_frame", "phase_cycles",
-)  # fmt: skip
+_NETWORK_INPUTS = ("log_mel", "f0_hz", "mel_mean", "mel_std")
+_VOCODER_INPUTS = ("f0_hz", "hiss", "phase_frame", "phase_cycles")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +168,11 @@ def _voice_graph(model: VoiceModel, target: SpeakerProfile) -> Graph:
     given_std = graph.input("source_mel_std", np.float32, [MEL_BANDS], unknown)
     given_pitch = graph.input("source_log_f0", np.float64, [2], np.full(2, np.nan))
     pitch_st = graph.input("pitch_st", np.float32, [], np.zeros(()))
+    intonation = graph.input("intonation", np.float32, [], np.ones(()))
+    formant = graph.input("formant", np.float32, [], np.ones(()))
+    breathiness = graph.input("breathiness", np.float32, [], np.zeros(()))
+    rate = graph.input("rate", np.float64, [], np.ones(()))
+    frame_offset = graph.input("frame_offset", np.float64, [], np.zeros(()))
     position = graph.input("position", np.int64, [], np.zeros(()))
     phase_frame = graph.input("phase_frame", np.int64, [], np.zeros(()))
     phase_cycles = graph.input("phase_cycles", np.float64, [], np.zeros(()))
@@ -173,29 +189,44 @@ def _voice_graph(model: VoiceModel, target: SpeakerProfile) -> Graph:
     mel_mean = add_given_or(graph, given_mean, mel_mean)
     mel_std = add_given_or(graph, given_std, mel_std)
     log_f0 = add_given_or(graph, given_pitch, add_pitch_statistics(graph, f0_hz, target))
-    moved = add_moved_pitch(graph, f0_hz, log_f0, target, pitch_st)
-    count = graph("Squeeze", graph("Shape", samples), graph.ints(0))
-    hiss = add_hiss(graph, position, count)
+    moved = add_moved_pitch(graph, f0_hz, log_f0, target, pitch_st, intonation)
 
-    first = graph.ints(0)
-    rows = (log_mel, moved, mel_mean, mel_std, hiss, phase_frame, phase_cycles)
-    feeds = {
-        name: graph("Unsqueeze", row, first)
-        for name, row in zip(_NETWORK_INPUTS, rows, strict=True)
-    }
-    speech, cycles = graph.include(_network_model(model, target), feeds)
-    speech = graph("Slice", speech, graph.ints(0), length, graph.ints(1))
-    graph.output(speech, "converted", np.float32, [1, "T"])
-    graph.output(feeds["f0_hz"], "f0_hz", np.float32, [1, "F"])
-    graph.output(cycles, "cycles", np.float64, [1, "F"])
+    rows = (log_mel, moved, mel_mean, mel_std)
+    (envelopes,) = graph.include(
+        _traced_network(model, target), _feeds(graph, _NETWORK_INPUTS, rows), NETWORK
+    )
+    at = add_time_map(graph, graph("Shape", f0_hz), length, rate, frame_offset)
+    spoken_hz = add_pitch_at_times(graph, moved, at)
+    envelopes = add_at_times(graph, envelopes, at)
+    warp = add_formant_warp(graph, formant)
+    harmonic, noise = (
+        graph("MatMul", envelope, warp)
+        for envelope in graph.several("Split", 2, envelopes, axis=2, num_outputs=2)
+    )
+    harmonic, noise = add_breathiness(graph, harmonic, noise, spoken_hz, breathiness)
+    count = graph("Mul", graph("Squeeze", at.count, graph.ints(0)), graph.ints(HOP_SAMPLES))
+    hiss = add_hiss(graph, position, graph("Squeeze", count, graph.ints(0)))
+    rows = (spoken_hz, hiss, phase_frame, phase_cycles)
+    feeds = _feeds(graph, _VOCODER_INPUTS, rows) | {"harmonic": harmonic, "noise": noise}
+    speech, cycles = graph.include(_traced_vocoder(), feeds, _VOCODER)
+    speech = graph("Slice", speech, graph.ints(0), at.samples, graph.ints(1))
+    graph.output(speech, "converted", np.float32, [1, "T'"])
+    graph.output(feeds["f0_hz"], "f0_hz", np.float32, [1, "F'"])
+    graph.output(cycles, "cycles", np.float64, [1, "F'"])
     graph.output(mel_mean, "used_mel_mean", np.float32, [MEL_BANDS])
     graph.output(mel_std, "used_mel_std", np.float32, [MEL_BANDS])
     graph.output(log_f0, "used_log_f0", np.float64, [2])
     return graph
 
 
+def _feeds(graph: Graph, names: Sequence[str], rows: Sequence[str]) -> dict[str, str]:
+    """A batch of one for each input."""
+    first = graph.ints(0)
+    return {name: graph("Unsqueeze", row, first) for name, row in zip(names, rows, strict=True)}
+
+
 class _Network(nn.Module):
-    """Encoder, decoder and vocoder with the target's condition as a constant."""
+    """Encoder and decoder with the target's condition as a constant."""
 
     condition: Tensor
 
@@ -207,14 +238,25 @@ class _Network(nn.Module):
         self.register_buffer("condition", own.decoder.condition(*vectors))
         self.encoder = own.encoder
         self.decoder = own.decoder
+
+    def forward(self, log_mel: Tensor, f0_hz: Tensor, mel_mean: Tensor, mel_std: Tensor) -> Tensor:
+        """Both envelopes side by side, harmonic first, shape (1, F, 160)."""
+        content = self.encoder(log_mel, mel_mean, mel_std)
+        return torch.cat(self.decoder(content, f0_hz, self.condition), dim=2)
+
+
+class _Vocoder(nn.Module):
+    """The vocoder, told the pulses' phase at some frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.vocoder = Vocoder(as_products=True)
 
     def forward(
         self,
-        log_mel: Tensor,
+        harmonic: Tensor,
+        noise: Tensor,
         f0_hz: Tensor,
-        mel_mean: Tensor,
-        mel_std: Tensor,
         hiss: Tensor,
         phase_frame: Tensor,
         phase_cycles: Tensor,
@@ -223,8 +265,6 @@ class _Network(nn.Module):
 
         The phase is `phase_cycles` where frame `phase_frame` begins, shape (1,) each.
         """
-        content = self.encoder(log_mel, mel_mean, mel_std)
-        harmonic, noise = self.decoder(content, f0_hz, self.condition)
         _, cycles = self.vocoder.pulse_train.cycles(f0_hz)
         cycles = cycles.reshape(1, -1, HOP_SAMPLES)[:, :, -1]
         begins = nn.functional.pad(cycles, (1, 0))
@@ -233,29 +273,46 @@ class _Network(nn.Module):
         return speech, cycles + start_cycles
 
 
-def _network_model(model: VoiceModel, target: SpeakerProfile) -> onnx.ModelProto:
-    network = _Network(model, target).eval()
+def _traced_network(model: VoiceModel, target: SpeakerProfile) -> onnx.ModelProto:
     frames = _EXAMPLE_FRAMES
-    example = (
-        torch.zeros(1, frames, MEL_BANDS),
-        torch.full((1, frames), 150.0),
-        torch.zeros(1, MEL_BANDS),
-        torch.ones(1, MEL_BANDS),
-        torch.zeros(1, frames * HOP_SAMPLES),
-        torch.zeros(1, dtype=torch.int64),
-        torch.zeros(1, dtype=torch.float64),
-    )
+    example = {
+        "log_mel": torch.zeros(1, frames, MEL_BANDS),
+        "f0_hz": torch.full((1, frames), 150.0),
+        "mel_mean": torch.zeros(1, MEL_BANDS),
+        "mel_std": torch.ones(1, MEL_BANDS),
+    }
+    return _traced(_Network(model, target), example, ["envelopes"], ("log_mel", "f0_hz"))
+
+
+def _traced_vocoder() -> onnx.ModelProto:
+    frames = _EXAMPLE_FRAMES
+    example = {
+        "harmonic": torch.zeros(1, frames, MEL_BANDS),
+        "noise": torch.zeros(1, frames, MEL_BANDS),
+        "f0_hz": torch.full((1, frames), 150.0),
+        "hiss": torch.zeros(1, frames * HOP_SAMPLES),
+        "phase_frame": torch.zeros(1, dtype=torch.int64),
+        "phase_cycles": torch.zeros(1, dtype=torch.float64),
+    }
+    moving = ("harmonic", "noise", "f0_hz", "hiss")
+    return _traced(_Vocoder(), example, ["speech", "cycles"], moving)
+
+
+def _traced(
+    module: nn.Module, example: Mapping[str, Tensor], outputs: list[str], moving: Sequence[str]
+) -> onnx.ModelProto:
+    """A module as ONNX; the inputs named in `moving` may have any number of frames."""
     written = io.BytesIO()
     with warnings.catch_warnings():
         # The tracing exporter: in a twentieth of the newer one's time, and without its packages.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network,
-            example,
+            module.eval(),
+            tuple(example.values()),
             written,  # type: ignore[arg-type]  # a buffer will do, whatever its annotation says
-            input_names=list(_NETWORK_INPUTS),
-            output_names=["speech", "cycles"],
-            dynamic_axes={"log_mel": {1: "F"}, "f0_hz": {1: "F"}, "hiss": {1: "T"}},
+            input_names=list(example),
+            output_names=outputs,
+            dynamic_axes={name: {1: name} for name in moving},
             opset_version=OPSET,
             dynamo=False,
         )

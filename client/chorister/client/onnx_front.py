@@ -86,9 +86,14 @@ def add_given_or(graph: Graph, given: str, computed: str) -> str:
 
 
 def add_moved_pitch(
-    graph: Graph, f0_hz: str, statistics: str, target: SpeakerProfile, pitch_st: str
+    graph: Graph,
+    f0_hz: str,
+    statistics: str,
+    target: SpeakerProfile,
+    pitch_st: str,
+    intonation: str,
 ) -> str:
-    """`model.move_pitch` and a shift on top.
+    """`model.move_pitch`, and a shift and a stretch on top.
 
     Args:
         graph: changed in place.
@@ -96,6 +101,7 @@ def add_moved_pitch(
         statistics: value of shape (2,), float64, median and spread of the source's log F0.
         target: whose range the pitch moves to.
         pitch_st: value of shape (), semitones.
+        intonation: value of shape (), how far the pitch moves about its median; 1 as spoken.
     """
     median = graph.part(statistics, 0, 1, 0)
     spread = graph.part(statistics, 1, 2, 0)
@@ -104,6 +110,7 @@ def add_moved_pitch(
     ratio = graph("Clip", ratio, graph.double(low), graph.double(high))
     height = graph("Log", graph.cast(graph("Max", f0_hz, graph.number(1.0)), np.float64))
     height = graph("Mul", graph("Sub", height, median), ratio)
+    height = graph("Mul", height, graph.cast(intonation, np.float64))
     shift = graph("Mul", graph.cast(pitch_st, np.float64), graph.double(np.log(2.0) / 12.0))
     centre = graph("Add", shift, graph.double(target.log_f0_median))
     moved = graph("Exp", graph("Add", height, centre))

@@ -98,12 +98,13 @@ class Graph:
             self.nodes, self.name, self.inputs, self.outputs, initializer=self.initializers
         )
 
-    def include(self, model: onnx.ModelProto, feeds: Mapping[str, str]) -> list[str]:
+    def include(self, model: onnx.ModelProto, feeds: Mapping[str, str], part: str) -> list[str]:
         """Copy a model's graph into this one.
 
         Args:
             model: of the same opset; the names inside it get a prefix.
             feeds: which value of this graph feeds each input of that one.
+            part: names its weights: 'part/weight_1' and so on.
 
         Returns:
             names of its outputs in this graph.
@@ -118,7 +119,8 @@ class Graph:
             if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in node.attribute):
                 raise ValueError(f"a graph with a loop cannot be included: {node.op_type}")
             names |= {name: self._new(node.op_type) for name in node.output if name}
-        names |= {tensor.name: self._new("weight") for tensor in inner.initializer}
+        for number, tensor in enumerate(inner.initializer, start=1):
+            names[tensor.name] = f"{part}/weight_{number}"
         for tensor in inner.initializer:
             copied = onnx.TensorProto()
             copied.CopyFrom(tensor)
