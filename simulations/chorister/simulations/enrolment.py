@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from chorister.simulations.world import World
 
 CERTIFICATE_LIFE_S = 365 * 86_400
 CONSENT_LIFE_S = 365 * 86_400
-ANALYSIS = ("profile.sealed", "gain.sealed", "training.sealed", "held_out.sealed")
+ANALYSIS = ("profile", "gain", "training", "held_out")
 
 
 def vaults(world: World) -> Iterator[tuple[Speaker, Vault]]:
@@ -58,9 +57,9 @@ def enrol_devices(world: World, prepared_by: RunFolder | None = None) -> None:
             key, controller=federation, purposes=("training", "conversion", "plain_export"),
             given_s=now_s, expires_s=now_s + CONSENT_LIFE_S, jurisdiction="simulation",
         )  # fmt: skip
-        vault.put("identity", key.secret_bytes())
-        vault.put("certificate", codec.encode(certificate.to_plain()))
-        vault.put("consent", codec.encode(consent.to_plain()))
+        vault.put("identity", key.secret_bytes(), "key")
+        vault.put("certificate", codec.encode(certificate.to_plain()), "certificate")
+        vault.put("consent", codec.encode(consent.to_plain()), "consent")
         ledger = LedgerFile(
             folder / "ledger.jsonl", owner=certificate.device_id, federation=federation
         )
@@ -68,8 +67,9 @@ def enrol_devices(world: World, prepared_by: RunFolder | None = None) -> None:
             "consent", action="given", purposes=list(consent.purposes), consent=consent.sha256
         )
         if prepared_by is not None:
+            prepared = open_vault(prepared_by.device(speaker.name), randomness)
             for item in ANALYSIS:
-                shutil.copyfile(prepared_by.device(speaker.name) / item, folder / item)
+                vault.put(item, prepared.get(item), "features")
     registry = Registry(world.folder.adapters)
     if registry.latest() is None:
         registry.store(first_adapter(world.scenario), parent=None, round_id=None, survivors=0)
