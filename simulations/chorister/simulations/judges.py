@@ -17,7 +17,8 @@ from sklearn.mixture import GaussianMixture
 
 from chorister.shared.types import FloatArray, Recording
 from chorister.shared.voice.features import log_mel
-from chorister.shared.voice.metrics import mel_cepstrum, speaker_similarity, voice_centroid
+from chorister.shared.voice.metrics import speaker_similarity, voice_centroid
+from chorister.shared.voice.mfcc import mel_cepstrum
 from chorister.shared.voice.profile import speech_frames
 from chorister.shared.voice.speaker import SpeakerEncoder
 from chorister.simulations.ge2e import Ge2e

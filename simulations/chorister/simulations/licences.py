@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DISTRIBUTION = "chorister"
 # In the order in which a package is attributed: it is listed under the first that brings it.
-EXTRAS = ("", "server", "client", "simulation", "embedded", "training", "dev")
+EXTRAS = ("", "server", "client", "simulation", "embedded", "training", "harvest", "dev")
 
 # What a wheel carries besides its own code, or where its metadata is silent.
 _KNOWN: Mapping[str, str] = MappingProxyType(

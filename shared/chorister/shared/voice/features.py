@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from chorister.shared.errors import BadAudio
 from chorister.shared.types import MEL_BANDS, SAMPLE_RATE_HZ, FeatureSequence, FloatArray, Recording
-from chorister.shared.voice.f0 import estimate_f0
 from chorister.shared.voice.frames import HOP_SAMPLES, frames_of, hann
+from chorister.shared.voice.pitch import DEFAULT_F0_METHOD, F0Method, f0_estimator
 
 WINDOW_SAMPLES = 400
 FFT_SAMPLES = 512
@@ -69,6 +69,31 @@ def _analysis() -> tuple[FloatArray, FloatArray]:
     return hann(WINDOW_SAMPLES), mel_filters()
 
 
+def _magnitude(framed: FloatArray) -> FloatArray:
+    """Magnitudes of frames of 400 samples, shape (F, 257)."""
+    window, _ = _analysis()
+    spectrum = np.fft.rfft(framed * window, FFT_SAMPLES, axis=1)
+    return np.abs(spectrum).astype(np.float32, copy=False)
+
+
+def magnitude_spectrum(samples: FloatArray) -> FloatArray:
+    """The linear spectrum that the log-mel is made of, for pictures and measures.
+
+    Args:
+        samples: shape (T,), float32, 16 kHz; zeros are assumed beyond both ends.
+
+    Returns:
+        shape (T // 160, 257), float32, magnitudes of the windowed frames' 512-point transform,
+        from 0 to 8000 Hz.
+    """
+    framed = frames_of(samples, WINDOW_SAMPLES)
+    out = np.empty((len(framed), FFT_BINS), np.float32)
+    for start in range(0, len(framed), _FRAMES_AT_ONCE):
+        part = slice(start, start + _FRAMES_AT_ONCE)
+        out[part] = _magnitude(framed[part])
+    return out
+
+
 def log_mel(samples: FloatArray) -> FloatArray:
     """Natural logarithm of the mel magnitudes, floored at 1e-5.
 
@@ -79,27 +104,30 @@ def log_mel(samples: FloatArray) -> FloatArray:
     Returns:
         shape (T // 160, 80), float32.
     """
-    window, filters = _analysis()
+    _, filters = _analysis()
     framed = frames_of(samples, WINDOW_SAMPLES)
     out = np.empty((len(framed), MEL_BANDS), np.float32)
     for start in range(0, len(framed), _FRAMES_AT_ONCE):
-        part = framed[start : start + _FRAMES_AT_ONCE] * window
-        magnitude = np.abs(np.fft.rfft(part, FFT_SAMPLES, axis=1)).astype(np.float32, copy=False)
-        out[start : start + _FRAMES_AT_ONCE] = np.log(np.maximum(magnitude @ filters, MEL_FLOOR))
+        part = slice(start, start + _FRAMES_AT_ONCE)
+        out[part] = np.log(np.maximum(_magnitude(framed[part]) @ filters, MEL_FLOOR))
     return out
 
 
-def extract_features(recording: Recording) -> FeatureSequence:
+def extract_features(
+    recording: Recording, f0_method: F0Method = DEFAULT_F0_METHOD
+) -> FeatureSequence:
     """Log-mel and F0 of a recording, on the same frames.
 
     Args:
         recording: at least one hop (10 ms) long.
+        f0_method: one of `pitch.F0_METHODS`; the base is trained with the default.
 
     Returns:
         F = T // 160 frames.
 
     Raises:
         BadAudio: the recording is shorter than one frame.
+        BadSettings: the F0 method is unknown or its package missing.
     """
     if len(recording.samples) < HOP_SAMPLES:
         raise BadAudio(
@@ -107,4 +135,5 @@ def extract_features(recording: Recording) -> FeatureSequence:
             f"{recording.name!r} with {len(recording.samples)} samples",
             "Use a longer recording.",
         )
+    estimate_f0 = f0_estimator(f0_method)
     return FeatureSequence(log_mel(recording.samples), estimate_f0(recording.samples))

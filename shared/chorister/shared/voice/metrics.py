@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from chorister.shared.errors import BadAudio
 from chorister.shared.types import FloatArray
+from chorister.shared.voice.mfcc import mel_cepstrum
 
 DB_PER_NEPER = 20.0 / np.log(10.0)
 MCD_COEFFICIENTS = 24
@@ -132,22 +133,6 @@ def log_spectral_distance_db(reference: Values, test: Values) -> float:
     return float(DB_PER_NEPER * np.sqrt((gap**2).mean(1)).mean())
 
 
-def mel_cepstrum(log_mel: Values, coefficients: int = MCD_COEFFICIENTS) -> NDArray[np.float64]:
-    """Cosine series of a log-mel: log_mel[k] = c0 + sum over m of c_m cos(pi m (k + 1/2) / K).
-
-    Args:
-        log_mel: shape (F, K), natural logarithm of magnitudes.
-        coefficients: how many after c0, which is left out; below K.
-
-    Returns:
-        shape (F, coefficients).
-    """
-    bands = log_mel.shape[1]
-    order = np.arange(1, coefficients + 1)
-    basis = np.cos(np.pi * (np.arange(bands)[:, None] + 0.5) * order / bands)
-    return np.asarray(np.asarray(log_mel, np.float64) @ basis * (2.0 / bands))
-
-
 def mel_cepstral_distortion_db(reference: Values, test: Values) -> float:
     """Mean over frames of 10 / ln 10 * sqrt(2 * sum over 24 of squared differences (Kubichek 1993).
 
@@ -162,7 +147,7 @@ def mel_cepstral_distortion_db(reference: Values, test: Values) -> float:
         BadAudio: the shapes differ or are empty.
     """
     _same_shape(reference, test)
-    gap = mel_cepstrum(reference) - mel_cepstrum(test)
+    gap = mel_cepstrum(reference, MCD_COEFFICIENTS) - mel_cepstrum(test, MCD_COEFFICIENTS)
     return float(10.0 / np.log(10.0) * np.sqrt(2.0 * (gap**2).sum(1)).mean())
 
 

@@ -13,6 +13,7 @@ from chorister.shared.voice.features import (
     extract_features,
     hz_to_mel,
     log_mel,
+    magnitude_spectrum,
     mel_edges_hz,
     mel_filters,
     mel_to_hz,
@@ -98,3 +99,13 @@ def test_features_share_their_frames() -> None:
 def test_less_than_a_frame_is_refused() -> None:
     with pytest.raises(BadAudio):
         extract_features(Recording(noise(159), "short"))
+
+
+def test_the_linear_spectrum_is_what_the_log_mel_is_made_of() -> None:
+    samples = noise(8123)
+    spectrum = magnitude_spectrum(samples)
+    assert spectrum.shape == (50, 257)
+    expected = np.log(np.maximum(spectrum @ mel_filters(), MEL_FLOOR))
+    assert expected.tobytes() == log_mel(samples).tobytes()
+    tone = np.sin(2 * np.pi * 1000 * np.arange(8000) / 16_000).astype(np.float32)
+    assert (magnitude_spectrum(tone)[5:-5].argmax(axis=1) == 32).all()
