@@ -24,18 +24,19 @@ _RULE = "The base model must be a weights file that this version understands."
 _REINSTALL = "Reinstall the package, or train a base with `chorister train-base`."
 
 
-def save_base(model: VoiceModel, path: Path) -> str:
+def save_base(model: VoiceModel, path: Path, precision: torch.dtype = torch.float32) -> str:
     """Writes a model without adapters, whole or not at all.
 
     Args:
         model: adapters, if attached, are left out.
         path: where to; replaced if it exists.
+        precision: how its values are stored; they are float32 again when they are read.
 
     Returns:
         SHA-256 of the file, 64 hexadecimal digits.
     """
     state = {
-        name: value.detach().contiguous()
+        name: value.detach().to(precision).contiguous()
         for name, value in model.state_dict().items()
         if not _is_adapter(name)
     }
@@ -68,10 +69,22 @@ def load_base(path: Path | None = None) -> VoiceModel:
     Raises:
         BadWeights: missing or unreadable file, wrong digest, newer format, wrong shapes.
     """
-    source = path or BASE_WEIGHTS
+    return read_weights(path or BASE_WEIGHTS, BASE_SHA256 if path is None else None)
+
+
+def read_weights(source: Path, sha256: str | None) -> VoiceModel:
+    """`load_base` for any file in the base's format.
+
+    Args:
+        source: a weights file.
+        sha256: what its digest must be; None if any will do.
+
+    Raises:
+        BadWeights: as `load_base`.
+    """
     try:
         data_digest = hashlib.sha256(source.read_bytes()).hexdigest()
-        if path is None and data_digest != BASE_SHA256:
+        if sha256 is not None and data_digest != sha256:
             raise BadWeights(_RULE, f"{source.name} with digest {data_digest[:16]}...", _REINSTALL)
         with safe_open(source, "pt") as file:
             settings = _settings_from(file.metadata() or {}, source.name)

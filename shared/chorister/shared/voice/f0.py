@@ -79,46 +79,82 @@ def normalised_difference(samples: FloatArray) -> FloatArray:
     return out
 
 
-def _best_path(costs: FloatArray) -> NDArray[np.int64]:
+class _Search:
+    """The forward half of a Viterbi search, frame by frame, from silence."""
+
+    def __init__(self) -> None:
+        width = 2 * WIDEST_STEP + 1
+        self._steps = STEP_COST * np.abs(np.arange(width) - WIDEST_STEP).astype(np.float32)
+        self._padded = np.full(STATES + 2 * WIDEST_STEP, np.inf, np.float32)
+        self._windows = np.lib.stride_tricks.sliding_window_view(self._padded, width)
+        self._index = np.arange(STATES)
+        self._voiced = np.zeros(STATES, np.float32)
+        self._unvoiced = np.float32(0.0)
+
+    def step(self, costs: FloatArray) -> NDArray[np.int16]:
+        """Takes a frame.
+
+        Args:
+            costs: shape (128,), cost of each voiced state in it.
+
+        Returns:
+            shape (129,), for each state in this frame the best one in the frame before.
+        """
+        self._padded[WIDEST_STEP:-WIDEST_STEP] = self._voiced
+        reached = self._windows + self._steps
+        step = reached.argmin(axis=1)
+        best = reached[self._index, step]
+        onset = self._unvoiced + np.float32(VOICING_CHANGE_COST)
+        starts = onset < best
+        came_from = np.empty(STATES + 1, np.int16)
+        came_from[:STATES] = np.where(starts, STATES, self._index + step - WIDEST_STEP)
+        loudest = int(self._voiced.argmin())
+        ending = self._voiced[loudest] + np.float32(VOICING_CHANGE_COST)
+        came_from[STATES] = STATES if self._unvoiced <= ending else loudest
+        voiced = np.where(starts, onset, best) + costs
+        unvoiced = min(self._unvoiced, ending) + np.float32(UNVOICED_COST)
+        # Only differences count: rebasing keeps float32 exact over hours.
+        base = min(unvoiced, voiced.min())
+        self._voiced = voiced - base
+        self._unvoiced = np.float32(unvoiced - base)
+        return came_from
+
+    def cheapest(self) -> int:
+        """The state in which the cheapest walk so far ends."""
+        return int(self._voiced.argmin()) if self._voiced.min() < self._unvoiced else STATES
+
+
+def _best_path(costs: FloatArray, delay_frames: int | None) -> NDArray[np.int64]:
     """Cheapest walk through the states; `STATES` stands for unvoiced.
 
     Args:
         costs: shape (F, 128), cost of each voiced state in each frame.
+        delay_frames: how many later frames decide about a frame; None for all.
 
     Returns:
         shape (F,), int64, in [0, 128].
     """
-    frames = len(costs)
-    width = 2 * WIDEST_STEP + 1
-    steps = STEP_COST * np.abs(np.arange(width) - WIDEST_STEP).astype(np.float32)
-    came_from = np.empty((frames, STATES + 1), np.int16)
-    padded = np.full(STATES + 2 * WIDEST_STEP, np.inf, np.float32)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, width)
-    index = np.arange(STATES)
-    voiced = costs[0].copy()
-    unvoiced = np.float32(UNVOICED_COST)
-    came_from[0] = STATES
-    for t in range(1, frames):
-        padded[WIDEST_STEP:-WIDEST_STEP] = voiced
-        reached = windows + steps
-        step = reached.argmin(axis=1)
-        best = reached[index, step]
-        onset = unvoiced + np.float32(VOICING_CHANGE_COST)
-        starts = onset < best
-        came_from[t, :STATES] = np.where(starts, STATES, index + step - WIDEST_STEP)
-        loudest = int(voiced.argmin())
-        ending = voiced[loudest] + np.float32(VOICING_CHANGE_COST)
-        came_from[t, STATES] = STATES if unvoiced <= ending else loudest
-        voiced = np.where(starts, onset, best) + costs[t]
-        unvoiced = min(unvoiced, ending) + np.float32(UNVOICED_COST)
-        # Only differences count: rebasing keeps float32 exact over hours.
-        base = min(unvoiced, voiced.min())
-        voiced = voiced - base
-        unvoiced = np.float32(unvoiced - base)
-    path = np.empty(frames, np.int64)
-    path[-1] = int(voiced.argmin()) if voiced.min() < unvoiced else STATES
-    for t in range(frames - 1, 0, -1):
-        path[t - 1] = came_from[t, path[t]]
+    search = _Search()
+    came_from = np.empty((len(costs), STATES + 1), np.int16)
+    path = np.empty(len(costs), np.int64)
+    for t, cost in enumerate(costs):
+        came_from[t] = search.step(cost)
+        if delay_frames is not None and t >= delay_frames:
+            path[t - delay_frames] = _walk_back(came_from, t, delay_frames, search.cheapest())[0]
+    last = len(costs) - 1
+    rest = last if delay_frames is None else min(delay_frames, last)
+    path[last - rest :] = _walk_back(came_from, last, rest, search.cheapest())
+    return path
+
+
+def _walk_back(
+    came_from: NDArray[np.int16], last: int, steps: int, state: int
+) -> NDArray[np.int64]:
+    """The states in frames `last - steps` to `last`, given the one in the last."""
+    path = np.empty(steps + 1, np.int64)
+    path[-1] = state
+    for back in range(steps):
+        path[steps - back - 1] = came_from[last - back, path[steps - back]]
     return path
 
 
@@ -137,11 +173,12 @@ def _refine(difference: FloatArray, path: NDArray[np.int64]) -> FloatArray:
     return f0_hz
 
 
-def estimate_f0(samples: FloatArray) -> FloatArray:
+def estimate_f0(samples: FloatArray, delay_frames: int | None = None) -> FloatArray:
     """Fundamental frequency on the frames of `features.log_mel`.
 
     Args:
         samples: shape (T,), float32, 16 kHz, finite.
+        delay_frames: how many later frames decide about a frame, as in a stream; None for all.
 
     Returns:
         shape (T // 160,), float32, Hz in [62, 460], 0 where unvoiced or quieter than -74 dBFS.
@@ -150,5 +187,6 @@ def estimate_f0(samples: FloatArray) -> FloatArray:
     if len(difference) == 0:
         return np.zeros(0, np.float32)
     octaves = np.log2(HIGHEST_HZ / state_hz())
-    path = _best_path(difference @ state_filters() + np.float32(OCTAVE_COST) * octaves)
+    costs = difference @ state_filters() + np.float32(OCTAVE_COST) * octaves
+    path = _best_path(costs, delay_frames)
     return _refine(difference, path)

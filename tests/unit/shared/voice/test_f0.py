@@ -81,3 +81,32 @@ def test_the_difference_is_small_at_the_period_and_near_one_in_noise() -> None:
     assert periodic[100] < 0.01
     hiss = np.random.default_rng(3).normal(size=8_000).astype(np.float32)
     assert abs(normalised_difference(hiss)[10, 50:].mean() - 1.0) < 0.1
+
+
+@pytest.mark.parametrize("delay_frames", [0, 1, 3])
+def test_a_stream_decides_each_frame_from_so_many_later_ones(delay_frames: int) -> None:
+    rng = np.random.default_rng(5)
+    samples = (0.1 * rng.normal(size=32_000)).astype(np.float32)
+    t = np.arange(16_000) / 16_000
+    samples[8_000:24_000] += np.sin(2 * np.pi * 170.0 * t).astype(np.float32)
+    whole = estimate_f0(samples, delay_frames)
+    for frames in (60, 101, 150):
+        # The last frame's own window reaches 306 samples beyond it.
+        cut = estimate_f0(samples[: frames * 160 + 320], delay_frames)
+        known = frames - delay_frames
+        assert np.array_equal(cut[:known], whole[:known])
+
+
+def test_more_delay_comes_nearer_to_the_whole_recording() -> None:
+    rng = np.random.default_rng(6)
+    t = np.arange(48_000) / 16_000
+    loud = (np.sin(2 * np.pi * 1.3 * t) > 0).astype(np.float64)
+    tone = np.sin(2 * np.pi * np.cumsum(160 + 40 * np.sin(2 * np.pi * 0.7 * t)) / 16_000)
+    samples = (0.2 * tone * loud + 0.02 * rng.normal(size=len(t))).astype(np.float32)
+    whole = estimate_f0(samples)
+    wrong = [
+        np.count_nonzero((estimate_f0(samples, delay) > 0) != (whole > 0)) for delay in (0, 1, 12)
+    ]
+    assert wrong[0] >= wrong[1] >= wrong[2]
+    assert wrong[2] <= 2
+    assert np.array_equal(estimate_f0(samples, len(whole)), whole)
