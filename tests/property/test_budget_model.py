@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chorister.shared.errors import BudgetExhausted, ProtocolViolation
-from chorister.shared.privacy.budget import Limit, PrivacyEvent
+from chorister.shared.privacy.budget import Limit
 from chorister.shared.privacy.budget_file import BudgetFile
+from chorister.shared.privacy.events import PrivacyEvent
 
 LIMIT = 4.0
 ROUNDS = st.sampled_from(["r1", "r2", "r3", "r4"])

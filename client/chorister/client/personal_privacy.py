@@ -11,8 +11,8 @@ from opacus import GradSampleModule
 from torch import Tensor, nn
 
 from chorister.client.train import KeyedNoiseOptimizer, poisson_sample
-from chorister.shared.privacy.budget import PrivacyEvent
-from chorister.shared.privacy.charges import segment_event
+from chorister.shared.privacy.charges import personal_event
+from chorister.shared.privacy.events import PrivacyEvent
 from chorister.shared.randomness import Randomness
 from chorister.shared.settings import SegmentPrivacy
 from chorister.shared.voice.model import VoiceModel
@@ -35,7 +35,7 @@ class PersonalPrivacy:
         if steps == 0:
             return None
         rate = min(1.0, batch_size / segments)
-        return segment_event(self.segment.noise_multiplier, rate, steps)
+        return personal_event(self.segment.noise_multiplier, rate, steps)
 
 
 class PrivateSteps:

@@ -21,7 +21,7 @@ from torch import Tensor
 from chorister.client.consent import Permit
 from chorister.client.personal_privacy import PersonalPrivacy, PrivateSteps
 from chorister.shared.errors import BadAudio, BadSettings
-from chorister.shared.privacy.budget import PrivacyEvent
+from chorister.shared.privacy.events import PrivacyEvent
 from chorister.shared.settings import Positive, Settings
 from chorister.shared.types import SAMPLE_RATE_HZ, FeatureSequence, Recording
 from chorister.shared.voice import adapters

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from chorister.client.consent import Permit
 from chorister.client.material import Segments
 from chorister.shared.errors import BadSettings
-from chorister.shared.privacy.budget import PrivacyEvent
 from chorister.shared.privacy.charges import segment_event
+from chorister.shared.privacy.events import PrivacyEvent
 from chorister.shared.randomness import Randomness
 from chorister.shared.settings import SegmentPrivacy, TrainingTask
 from chorister.shared.types import Adapter, AdapterDelta

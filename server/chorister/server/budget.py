@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from chorister.shared.privacy.budget import Limit, PrivacyEvent
+from chorister.shared.privacy.budget import Limit
 from chorister.shared.privacy.budget_file import BudgetFile
+from chorister.shared.privacy.events import PrivacyEvent
 from chorister.shared.privacy.ledger_file import system_clock
 
 

@@ -71,5 +71,9 @@ class ConsentRefused(ChoristerError):
     """No valid consent covers this use of a voice."""
 
 
+class BadAccounting(ChoristerError):
+    """Two accountants contradict each other, so no privacy figure can be stated."""
+
+
 class BadLedger(ChoristerError):
     """A ledger does not verify."""

@@ -7,9 +7,9 @@ from typing import Any
 
 from chorister.client.prepare import SEGMENT_S
 from chorister.server.rounds import RoundRecord
-from chorister.shared.privacy.budget import PrivacyEvent
-from chorister.shared.privacy.events import PrivacyFigure
-from chorister.shared.privacy.segment_level import segment_figure
+from chorister.shared.privacy.events import PrivacyEvent
+from chorister.shared.privacy.figures import NO_GUARANTEE, PrivacyFigure
+from chorister.shared.privacy.segment_level import recording_figure, segment_figure
 from chorister.shared.privacy.speaker_level import largest_delta, speaker_figure
 from chorister.shared.settings import SegmentPrivacy, SpeakerPrivacy
 from chorister.shared.voice.audio import probe_recording
@@ -17,8 +17,6 @@ from chorister.simulations import speaker_device
 from chorister.simulations.speakers import Speaker, split_speaker
 from chorister.simulations.world import World
 
-MEANINGFUL = 10.0
-NO_GUARANTEE = "no meaningful guarantee"
 FLOATING_POINT = (
     "The noise of DP-SGD is floating-point Gaussian noise; attacks on its last bits (Mironov "
     "2012) are outside of this figure."
@@ -78,8 +76,8 @@ def _segment(
         "noise_multiplier": privacy.noise_multiplier,
         "clip_norm": privacy.clip_norm,
         "events": sum(event.steps for event in booked),
-        "group": _group(figure, size),
-        "label": NO_GUARANTEE if single or not figure.epsilon <= MEANINGFUL else None,
+        "group": _group(booked, privacy.delta_dp, size),
+        "label": NO_GUARANTEE if single else figure.label,
         "caveats": caveats,
     }
 
@@ -110,7 +108,7 @@ def _speaker(
         "clip_norm": privacy.clip_norm,
         "events": sum(event.steps for event in events[worst]),
         "group": None,
-        "label": NO_GUARANTEE if not figure.epsilon <= MEANINGFUL else None,
+        "label": figure.label,
         "caveats": caveats,
     }
 
@@ -134,19 +132,15 @@ def _segments_in_longest_recording(speaker: Speaker) -> int:
     return max(int(probe_recording(piece.utterance.path) / SEGMENT_S) for piece in pieces)
 
 
-def _group(figure: PrivacyFigure, size: int) -> dict[str, Any] | None:
-    """Return group privacy for a whole recording (Dwork and Roth 2014, theorem 2.2 and after)."""
+def _group(booked: tuple[PrivacyEvent, ...], delta: float, size: int) -> dict[str, Any] | None:
+    """Return group privacy for a whole recording, at the same delta."""
     if size < 2:
         return None
-    epsilon = size * figure.epsilon
-    exponent = (size - 1) * figure.epsilon + math.log(size * figure.delta)
-    bounded = math.isfinite(epsilon) and exponent < 0
-    meaning = f"a recording of {size} segments"
-    if bounded:
-        meaning += f", at delta {math.exp(exponent):.2g}"
-    else:
-        meaning += ": its delta would reach 1, so nothing bounds it"
-    return {"size": size, "epsilon": epsilon if bounded else None, "meaning": meaning}
+    group = recording_figure(booked, size, delta)
+    meaning = f"a recording of {size} segments, at delta {delta:.2g}"
+    if not math.isfinite(group.epsilon):
+        meaning = f"a recording of {size} segments: its delta would reach 1, so nothing bounds it"
+    return {"size": size, "epsilon": _finite(group.epsilon), "meaning": meaning}
 
 
 def _finite(value: float) -> float | None:

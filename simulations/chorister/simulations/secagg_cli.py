@@ -15,8 +15,7 @@ from chorister.shared.console import (
     say,
 )
 from chorister.shared.errors import BadSettings
-from chorister.shared.privacy.budget import PrivacyEvent
-from chorister.shared.privacy.charges import SPEAKER_MECHANISM
+from chorister.shared.privacy.events import SPEAKER_MECHANISM, PrivacyEvent
 from chorister.shared.privacy.speaker_level import largest_delta, speaker_figure
 from chorister.shared.secagg.planning import CohortPlan, plan_cohort, plan_terms
 from chorister.shared.secagg.terms import MAX_COHORT, RoundTerms

@@ -8,7 +8,7 @@ from chorister.client.budget import DeviceBudget
 from chorister.client.consent import ConsentRecord, Permit, Purpose, permit
 from chorister.client.vault import Vault
 from chorister.shared import codec
-from chorister.shared.privacy.budget import PrivacyEvent
+from chorister.shared.privacy.events import PrivacyEvent
 from chorister.shared.privacy.ledger_file import LedgerFile, system_clock
 from chorister.shared.privacy.limits import segment_limit, speaker_limit
 from chorister.shared.signing import SigningKey

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from chorister.shared.privacy.figures import label_of
+
 SIGNIFICANT = 0.05
-MEANINGFUL_EPSILON = 10.0
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 Tone = Literal["good", "mixed", "bad"]
@@ -103,10 +105,8 @@ def least_p_value(test: dict[str, Any]) -> float:
 def budget_label(budget: dict[str, Any]) -> str | None:
     """Return the label that a budget's figure has to carry."""
     epsilon = budget["epsilon"]
-    if epsilon is None or epsilon > MEANINGFUL_EPSILON:
-        return "no meaningful guarantee"
     label: str | None = budget["label"]
-    return label
+    return label_of(math.inf if epsilon is None else epsilon) or label
 
 
 def figure(value: float) -> str:

@@ -2,7 +2,8 @@ import pytest
 
 from chorister.client.budget import DeviceBudget
 from chorister.shared.errors import BudgetExhausted, ProtocolViolation
-from chorister.shared.privacy.budget import Limit, PrivacyEvent
+from chorister.shared.privacy.budget import Limit
+from chorister.shared.privacy.events import PrivacyEvent
 
 
 def opened(path, segment=10.0, speaker=2.0):

@@ -19,7 +19,7 @@ from chorister.client.personalise import (
 )
 from chorister.client.prepare import segments
 from chorister.shared.errors import BadAudio, BadSettings, ConsentRefused
-from chorister.shared.privacy.charges import segment_event
+from chorister.shared.privacy.charges import personal_event
 from chorister.shared.settings import SegmentPrivacy
 from chorister.shared.types import FloatArray, Recording
 from chorister.shared.voice import adapters
@@ -190,7 +190,7 @@ def test_by_dp_sgd_every_step_is_charged(
         privacy=private(0.1, 1.0),
     )  # fmt: skip
     rate = min(1.0, QUICK.batch_size / len(material[0]))
-    assert done.event == segment_event(1.0, rate, done.steps)
+    assert done.event == personal_event(1.0, rate, done.steps)
     assert done.steps > 0
     hooks = [m for m in small_model.modules() if m._backward_hooks or m._forward_hooks]
     assert not hooks, "Opacus's hooks must come off"

@@ -2,7 +2,8 @@ import pytest
 
 from chorister.server.budget import FederationBudget
 from chorister.shared.errors import BudgetExhausted
-from chorister.shared.privacy.budget import Limit, PrivacyEvent
+from chorister.shared.privacy.budget import Limit
+from chorister.shared.privacy.events import PrivacyEvent
 
 EVENT = PrivacyEvent("skellam", 1.0, 1.0, 1)
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from chorister.server.rounds import RoundRecord
-from chorister.shared.privacy.budget import PrivacyEvent
-from chorister.shared.privacy.charges import SEGMENT_MECHANISM, SPEAKER_MECHANISM
-from chorister.shared.privacy.events import PrivacyFigure
+from chorister.shared.privacy.events import SEGMENT_MECHANISM, SPEAKER_MECHANISM, PrivacyEvent
 from chorister.shared.privacy.segment_level import segment_figure
 from chorister.shared.settings import Federation, SegmentPrivacy, SpeakerPrivacy
 from chorister.simulations import costs
@@ -112,21 +109,12 @@ def test_a_run_that_booked_nothing_says_so(figures):
     assert (by_segment["epsilon"], by_speaker["events"]) == (0.0, 0)
 
 
-def figure(epsilon, delta=1e-6):
-    return PrivacyFigure("one segment", "relation", epsilon, delta, {})
+def test_a_recording_of_one_segment_is_no_group():
+    assert costs._group((segment(1.0, 0.2, 8),), 1e-3, 1) is None
 
 
-def test_group_privacy_by_hand():
-    found = costs._group(figure(0.5), 4)
-    # k epsilon, and k exp((k - 1) epsilon) delta.
-    assert found["epsilon"] == 2.0
-    assert f"delta {4 * math.exp(1.5) * 1e-6:.2g}" in found["meaning"]
-    assert costs._group(figure(0.5), 1) is None
-
-
-@pytest.mark.parametrize("bad", [figure(10.0, 1e-3), figure(math.inf)])
-def test_a_group_whose_delta_reaches_one_is_not_bounded(bad):
-    found = costs._group(bad, 5)
+def test_a_group_whose_delta_reaches_one_is_not_bounded():
+    found = costs._group((PrivacyEvent("other", 1.0, 1.0, 1),), 1e-3, 5)
     assert found["epsilon"] is None
     assert "nothing bounds it" in found["meaning"]
 

@@ -12,71 +12,15 @@ accountant may read the same events later. Accounts of different privacy units a
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from chorister.shared.errors import BadLedger, BudgetExhausted, ProtocolViolation
+from chorister.shared.privacy.events import Epsilon, PrivacyEvent
 from chorister.shared.privacy.ledger import Json
 
 Step = Literal["reserve", "spend", "release"]
-
-
-@dataclass(frozen=True, slots=True)
-class PrivacyEvent:
-    """One use of noise that has to be accounted for.
-
-    Attributes:
-        mechanism: the noise, e.g. 'gaussian' or 'skellam'.
-        noise_multiplier: standard deviation over sensitivity, above 0.
-        sample_rate: chance of each protected unit to take part in a step, in (0, 1]; 1 if
-            nothing was sampled in secret.
-        steps: how often, at least 1.
-    """
-
-    mechanism: str
-    noise_multiplier: float
-    sample_rate: float
-    steps: int
-
-    def to_plain(self) -> dict[str, Json]:
-        """Return the event as plain JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_plain(cls, plain: Any) -> PrivacyEvent:
-        """Return the event in plain JSON.
-
-        Raises:
-            BadLedger: other fields, other types, or values out of range.
-        """
-        names = ("mechanism", "noise_multiplier", "sample_rate", "steps")
-        if isinstance(plain, dict) and set(plain) == set(names):
-            event = cls(*(plain[name] for name in names))
-            if event.is_valid():
-                return event
-        raise BadLedger(
-            "A booked event has mechanism, noise_multiplier, sample_rate and steps in range.",
-            repr(plain)[:200], "Restore the budget's journal from a backup.",
-        )  # fmt: skip
-
-    def is_valid(self) -> bool:
-        """Return whether every field has its type and range."""
-        return (
-            isinstance(self.mechanism, str)
-            and all(
-                type(number) in (int, float) and math.isfinite(number)
-                for number in (self.noise_multiplier, self.sample_rate)
-            )
-            and type(self.steps) is int
-            and self.noise_multiplier > 0
-            and 0 < self.sample_rate <= 1
-            and self.steps >= 1
-        )
-
-
-Epsilon = Callable[[Sequence[PrivacyEvent]], float]
 
 
 @dataclass(frozen=True, slots=True)

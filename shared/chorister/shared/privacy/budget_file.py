@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from chorister.shared.privacy.budget import Book, Booking, Limit, PrivacyEvent
+from chorister.shared.privacy.budget import Book, Booking, Limit
+from chorister.shared.privacy.events import PrivacyEvent
 from chorister.shared.privacy.ledger import Entry
 from chorister.shared.privacy.ledger_file import LedgerFile, system_clock
 

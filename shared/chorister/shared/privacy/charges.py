@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from chorister.shared.privacy.budget import PrivacyEvent
+from chorister.shared.privacy.events import (
+    PERSONAL_MECHANISM,
+    SEGMENT_MECHANISM,
+    SPEAKER_MECHANISM,
+    PrivacyEvent,
+)
 from chorister.shared.secagg.terms import RoundTerms
-
-SPEAKER_MECHANISM = "distributed discrete gaussian"
-SEGMENT_MECHANISM = "gaussian"
 
 
 def speaker_event(terms: RoundTerms) -> PrivacyEvent | None:
@@ -31,3 +33,17 @@ def segment_event(noise_multiplier: float, sample_rate: float, steps: int) -> Pr
     if noise_multiplier == 0:
         return None
     return PrivacyEvent(SEGMENT_MECHANISM, noise_multiplier, sample_rate, steps)
+
+
+def personal_event(noise_multiplier: float, sample_rate: float, steps: int) -> PrivacyEvent:
+    """Return what DP-SGD of a personal adapter costs each segment once the adapter is given away.
+
+    One that stays on the device costs nothing, since nobody else sees it. One that was trained
+    without noise and given away is covered by no figure at all.
+
+    Args:
+        noise_multiplier: standard deviation over the clip norm, above 0.
+        sample_rate: chance of a segment to join a step, in (0, 1].
+        steps: of the optimiser.
+    """
+    return PrivacyEvent(PERSONAL_MECHANISM, noise_multiplier, sample_rate, steps)

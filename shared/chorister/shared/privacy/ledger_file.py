@@ -63,6 +63,7 @@ class LedgerFile:
         self._on_entry = on_entry
         self._chain = Chain()
         self._read_to = 0
+        self._latest_s = 0
         with self.locked():
             pass
 
@@ -70,6 +71,11 @@ class LedgerFile:
     def head(self) -> tuple[int, str]:
         """Number of entries and digest of the last line, as this object last saw them."""
         return self._chain.length, self._chain.head
+
+    @property
+    def latest_s(self) -> int:
+        """The latest time of any entry: a clock that shows less was set back since."""
+        return self._latest_s
 
     def append(self, kind: str, **fields: Json) -> Entry:
         """Add one entry and return it once it is on the disk.
@@ -132,6 +138,7 @@ class LedgerFile:
             self._on_entry(entry)
         # Only now: an entry that was refused is refused again the next time.
         self._chain, self._read_to = chain, self._read_to + len(line) + 1
+        self._latest_s = max(self._latest_s, entry.time_s)
         return entry
 
     def _catch_up(self) -> int:

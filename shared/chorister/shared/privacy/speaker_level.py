@@ -18,14 +18,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from chorister.shared.privacy.accountants import epsilon_by_library, epsilon_of_rho
-from chorister.shared.privacy.budget import Epsilon, PrivacyEvent
-from chorister.shared.privacy.charges import SPEAKER_MECHANISM
-from chorister.shared.privacy.events import PrivacyFigure
+from chorister.shared.privacy.events import ONE_SPEAKER, Epsilon, PrivacyEvent
+from chorister.shared.privacy.figures import PrivacyFigure, check_delta
 from chorister.shared.secagg.terms import LEAST_VARIANCE, MAX_COHORT, MAX_DIMENSION
 from chorister.shared.secagg.thresholds import SECURITY_BITS
 
 UNIT = "one speaker"
-RELATION = "one speaker's contribution to a round replaced by zero, participation public"
+RELATION = ONE_SPEAKER
 
 
 def speaker_accountant(delta: float) -> Epsilon:
@@ -40,7 +39,8 @@ def speaker_figure(events: Sequence[PrivacyEvent], delta: float) -> PrivacyFigur
         events: of the mechanism here; any other makes the figure infinite.
         delta: in (0, 1); 2**-40 of it is set aside for each round's choice of neighbours.
     """
-    known = all(e.mechanism == SPEAKER_MECHANISM and e.sample_rate == 1.0 for e in events)
+    check_delta(delta)
+    known = all(e.protects("speaker") and e.sample_rate == 1.0 for e in events)
     squares = sum(e.steps / e.noise_multiplier**2 for e in events)
     steps = sum(e.steps for e in events)
     rest = delta - steps * 2.0**-SECURITY_BITS

@@ -3,7 +3,8 @@ import math
 import pytest
 
 from chorister.shared.errors import BadLedger, BudgetExhausted, ProtocolViolation
-from chorister.shared.privacy.budget import Book, Booking, Limit, PrivacyEvent
+from chorister.shared.privacy.budget import Book, Booking, Limit
+from chorister.shared.privacy.events import PrivacyEvent
 
 
 def steps(events):

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from chorister.shared.errors import BadLedger, BudgetExhausted, ProtocolViolation
-from chorister.shared.privacy.budget import Limit, PrivacyEvent
+from chorister.shared.privacy.budget import Limit
 from chorister.shared.privacy.budget_file import BudgetFile
+from chorister.shared.privacy.events import PrivacyEvent
 
 EVENT = PrivacyEvent("m", 1.0, 1.0, 1)
 
@@ -20,7 +21,8 @@ def opened(path, limit=3.0):
 
 PREAMBLE = """
 import os, pathlib, signal, sys
-from chorister.shared.privacy.budget import Limit, PrivacyEvent
+from chorister.shared.privacy.budget import Limit
+from chorister.shared.privacy.events import PrivacyEvent
 from chorister.shared.privacy.budget_file import BudgetFile
 from chorister.shared.errors import BudgetExhausted
 EVENT = PrivacyEvent("m", 1.0, 1.0, 1)

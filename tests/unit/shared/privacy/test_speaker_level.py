@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from chorister.shared.privacy.accountants import epsilon_by_library, epsilon_of_rho
-from chorister.shared.privacy.budget import PrivacyEvent
-from chorister.shared.privacy.charges import SPEAKER_MECHANISM
+from chorister.shared.privacy.events import SPEAKER_MECHANISM, PrivacyEvent
 from chorister.shared.privacy.speaker_level import (
     WORST_TAU_TERM,
     concentrated_rho,
