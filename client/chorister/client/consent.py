@@ -22,6 +22,7 @@ Purpose = Literal["training", "conversion", "speech", "plain_export"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 CONSENT = "chorister/1 consent record"
 TOKEN_LIFE_S = 600
+CLOCK_SLACK_S = 300  # a clock is put right by so much without anybody meaning to gain time
 CONTEXT = {"dpv": "https://w3id.org/dpv#", "chorister": "urn:chorister:"}
 
 
@@ -259,9 +260,12 @@ def permit(
 
     Raises:
         ConsentRefused: no record, another device's or an altered one, another purpose, expired,
-            given in the future (the clock was set back), or withdrawn.
+            given in the future or used at a later time before (the clock was set back), or
+            withdrawn.
     """
     reason = _refusal(record, purpose, device, now_s, withdrawal)
+    if reason is None and now_s < ledger.latest_s - CLOCK_SLACK_S:
+        reason = f"the clock was set back: {now_s} after {ledger.latest_s} (Unix time)"
     if record is None or reason is not None:
         consent = None if record is None else record.sha256
         ledger.append("refusal", purpose=purpose, reason=reason, consent=consent)

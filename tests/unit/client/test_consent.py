@@ -95,6 +95,22 @@ def test_a_granted_use_is_in_the_ledger_before_it_happens(ledger):
     granted.require("training", LATER - 1)
 
 
+def test_a_clock_that_was_set_back_revives_nothing(tmp_path):
+    clock = [LATER + 1]
+    ledger = LedgerFile(
+        tmp_path / "ledger.jsonl", owner="device", federation="choir", clock=lambda: clock[0]
+    )
+    ask = {"device": KEY.verify_key(), "ledger": ledger}
+    with pytest.raises(ConsentRefused, match="expired"):
+        permit(given(), "training", now_s=LATER + 1, **ask)
+    clock[0] = LATER - 400
+    for _ in range(2):
+        with pytest.raises(ConsentRefused, match="clock was set back: 1600 after 2001"):
+            permit(given(), "training", now_s=LATER - 400, **ask)
+    assert "set back" in entries(ledger)[-1]["fields"]["reason"]
+    permit(given(expires_s=LATER * 2), "training", now_s=LATER - 299, **ask)
+
+
 def test_there_is_no_grant_where_the_ledger_cannot_be_written(ledger):
     ledger.path.unlink()
     ledger.path.mkdir()
