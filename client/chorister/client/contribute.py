@@ -116,7 +116,7 @@ def contribute(device: Device, round_id: str, request: bytes) -> bytes:
             task.segment_privacy, permission, device.now_s(), randomness.fork("training"),
         )  # fmt: skip
         clipped = clip(delta, terms.clip_norm)
-        quantised = quantise(clipped, terms, randomness.fork("rounding"))
+        quantised = quantise(clipped, terms, party.rotation_seed, randomness.fork("rounding"))
         noised = add_noise(quantised, terms, randomness.fork("noise"))
         masked = party.mask(Inbox.from_bytes(assignment.inbox), noised, device.signing_key)
         device.rounds.keep(round_id, "contribute", _state(party, task), randomness.fork("seal 3"))

@@ -1,4 +1,4 @@
-"""From a trained delta to integers that may be summed: clip, quantise, add this device's noise."""
+"""From a trained delta to integers that may be summed: clip, rotate, quantise, add noise."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from chorister.shared.errors import BadSettings
 from chorister.shared.privacy.discrete_gaussian import discrete_gaussian
 from chorister.shared.randomness import Randomness
 from chorister.shared.secagg.quantise import round_within_norm
+from chorister.shared.secagg.rotation import rotate
 from chorister.shared.secagg.terms import RoundTerms
 from chorister.shared.types import AdapterDelta, ClippedDelta, NoisedDelta
 
@@ -20,7 +21,7 @@ class QuantisedDelta:
     """A clipped delta in integer steps, without noise. It has no wire form.
 
     Attributes:
-        values: shape (d,), int64.
+        values: shape (d,), int64; where the clip adapts, the bit is one value more.
         modulus_bits: the sum is taken modulo 2**modulus_bits.
     """
 
@@ -51,15 +52,21 @@ def clip(delta: AdapterDelta, clip_norm: float) -> ClippedDelta:
     norm = float(np.linalg.norm(values))
     if norm > clip_norm:
         values = values * (clip_norm / norm)
-    return ClippedDelta(values, clip_norm)
+    return ClippedDelta(values, clip_norm, norm <= clip_norm)
 
 
-def quantise(clipped: ClippedDelta, terms: RoundTerms, randomness: Randomness) -> QuantisedDelta:
+def quantise(
+    clipped: ClippedDelta, terms: RoundTerms, seed: bytes, randomness: Randomness
+) -> QuantisedDelta:
     """Return the delta in integer steps, rounded at random within the norm that noise is sized for.
+
+    Where the terms say so it is rotated first, and where the clip adapts, one more value says
+    whether the delta was within it: half a count up or down, so that nobody's is zero.
 
     Args:
         clipped: shape (d,), float64, clipped to the norm that the terms state.
         terms: of the round.
+        seed: of the round's rotation, 32 bytes.
         randomness: of the rounding.
 
     Raises:
@@ -71,7 +78,11 @@ def quantise(clipped: ClippedDelta, terms: RoundTerms, randomness: Randomness) -
             f"{len(clipped.values)} values clipped to {clipped.clip_norm}",
             "Clip it to the norm that the round's terms state.",
         )
-    rounded = round_within_norm(clipped.values * terms.scale, terms.norm_bound, randomness)
+    values = rotate(clipped.values, seed) if terms.rotation else clipped.values
+    rounded = round_within_norm(values * terms.scale, terms.norm_bound, randomness)
+    if terms.bit_steps:
+        bit = terms.bit_steps if clipped.within else -terms.bit_steps
+        rounded = np.append(rounded, np.int64(bit))
     return QuantisedDelta(rounded, terms.modulus_bits)
 
 
@@ -82,7 +93,7 @@ def add_noise(quantised: QuantisedDelta, terms: RoundTerms, randomness: Randomne
     speaker-level privacy add none, and say so.
 
     Args:
-        quantised: shape (d,), int64.
+        quantised: shape (terms.length,), int64.
         terms: of the round.
         randomness: of the noise.
     """

@@ -24,6 +24,8 @@ class Acceptance:
         most_dropout: largest drop-out fraction.
         least_noise_multiplier: smallest speaker-level noise; 0 accepts a run without any.
         simulated: True only for a simulated device: it takes part in simulations and nothing else.
+        least_clip: smallest clip norm; below it rounds would cost budget and move nothing.
+        most_clip: largest clip norm.
     """
 
     federation: str
@@ -33,6 +35,8 @@ class Acceptance:
     most_dropout: float
     least_noise_multiplier: float
     simulated: bool = False
+    least_clip: float = 1e-6
+    most_clip: float = 1e6
 
     def check(self, terms: RoundTerms, randomness: Randomness) -> None:
         """Return if the terms are acceptable and the randomness is of the kind that they state.
@@ -62,6 +66,11 @@ class Acceptance:
                 terms.noise_multiplier >= self.least_noise_multiplier,
                 f"with a noise multiplier of {self.least_noise_multiplier}",
                 terms.noise_multiplier,
+            ),
+            (
+                self.least_clip <= terms.clip_norm <= self.most_clip,
+                f"that clip to a norm of {self.least_clip:g} to {self.most_clip:g}",
+                terms.clip_norm,
             ),
             (
                 terms.simulated == self.simulated and (self.simulated or randomness.private),

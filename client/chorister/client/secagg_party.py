@@ -38,6 +38,7 @@ from chorister.shared.secagg.messages import (
     UnmaskRequest,
     view_digest,
 )
+from chorister.shared.secagg.rotation import rotation_seed
 from chorister.shared.secagg.sharing import SHARE_BYTES, split
 from chorister.shared.secagg.terms import RoundTerms
 from chorister.shared.secagg.thresholds import Thresholds, derive
@@ -74,6 +75,11 @@ class Party:
     def round_id(self) -> str:
         """The round's name; 'revealed' is recorded under it."""
         return self.terms.round_id
+
+    @property
+    def rotation_seed(self) -> bytes:
+        """Of the round's rotation, 32 bytes; only after `share`."""
+        return rotation_seed(self._peers().roster)
 
     @classmethod
     def begin(
@@ -188,15 +194,15 @@ class Party:
         self._expect("shared", "mask")
         terms, secrets, peers = self.terms, self._state.secrets, self._peers()
         neighbours = self._check_inbox(inbox, peers)
-        if len(noised.values) != terms.dimension or noised.modulus_bits != terms.modulus_bits:
+        if len(noised.values) != terms.length or noised.modulus_bits != terms.modulus_bits:
             raise ProtocolViolation(
-                f"A delta has {terms.dimension} values modulo 2**{terms.modulus_bits}.",
+                f"A delta has {terms.length} values modulo 2**{terms.modulus_bits}.",
                 f"{len(noised.values)} modulo 2**{noised.modulus_bits}",
                 "Train the adapter that the terms name.",
             )
         held, unreadable = self._open(inbox, peers)
         view = view_digest(terms.sha256(), peers.roster, inbox.sharers)
-        total = MaskedSum(terms.dimension)
+        total = MaskedSum(terms.length)
         total.add(residues(noised.values, terms.modulus_bits))
         total.add_mask(bytes(secrets.seed))
         masking, binding = AgreementKey(bytes(secrets.masking)), self._binding(view)

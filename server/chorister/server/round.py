@@ -7,7 +7,8 @@
     5 contribute masked deltas                  ->  who survives
     6 confirm    signatures under the survivors ->  who agreed to be in the sum
     7 reveal     shares                         ->  the noisy sum, and only it
-    8 update     mean delta -> server optimiser -> new shared adapter, named by its digest
+    8 update     mean delta -> server optimiser -> new shared adapter, named by its digest;
+                 where the clip adapts, the count of deltas within it -> the next clip
 
 The server never holds one client's delta in the clear. Any stage may lose devices; when too few
 are left the round is aborted, the adapter stays as it was, and what was spent stays spent.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from chorister.server.admission import MAX_REASON, Admission
@@ -26,7 +28,7 @@ from chorister.server.operator import Operator
 from chorister.server.rounds import RoundRecord, load_optimiser, save_optimiser
 from chorister.server.secagg_coordinator import Coordinator
 from chorister.server.terms import plan_round, total_noise_multiplier
-from chorister.server.update import next_adapter
+from chorister.server.update import next_adapter, next_clip
 from chorister.shared import codec
 from chorister.shared.adapter_digest import adapter_digest
 from chorister.shared.enrolment import ConsentToken
@@ -35,7 +37,7 @@ from chorister.shared.exchanges import Application, Assignment, Invitation, Roun
 from chorister.shared.privacy.charges import speaker_event
 from chorister.shared.records import ADVERTISE, CONFIRM, CONTRIBUTE, REVEAL, SHARE
 from chorister.shared.secagg.messages import Advertisement
-from chorister.shared.secagg.quantise import check_norm, mean_delta
+from chorister.shared.secagg.quantise import check_norm, mean_delta, share_within
 from chorister.shared.secagg.terms import RoundTerms
 from chorister.shared.types import Adapter
 
@@ -90,9 +92,11 @@ def _run(log: _RoundLog) -> None:
         )
 
     # 2 terms
+    state = load_optimiser(operator.folder, version.sha256, len(adapter.values))
     terms = plan_round(
-        settings, operator.run, log.number, len(chosen), adapter, version.sha256, operator.simulated
-    )
+        settings, operator.run, log.number, len(chosen), adapter, version.sha256,
+        operator.simulated, state.clip_norm,
+    )  # fmt: skip
     log.terms = terms
     event = speaker_event(terms)
     cohort = chosen if event is None else [d for d in chosen if operator.budget.covers(d, event)]
@@ -142,8 +146,12 @@ def _run(log: _RoundLog) -> None:
 
     # 8 update
     check_norm(aggregate, terms)
-    state = load_optimiser(operator.folder, version.sha256, terms.dimension)
-    new, state = next_adapter(adapter, mean_delta(aggregate, terms), state, settings.aggregation)
+    mean = mean_delta(aggregate, terms, coordinator.rotation_seed)
+    new, state = next_adapter(adapter, mean, state, settings.aggregation)
+    log.share_within = share_within(aggregate, terms)
+    adaptive = settings.speaker_privacy.adaptive_clip
+    if adaptive and log.share_within is not None:
+        state = replace(state, clip_norm=next_clip(terms.clip_norm, log.share_within, adaptive))
     save_optimiser(operator.folder, adapter_digest(new), state)
     log.finish(new, aggregate.survivors)
 
@@ -190,6 +198,7 @@ class _RoundLog:
         self.terms: RoundTerms | None = None
         self.reason: str | None = None
         self.reserved = False
+        self.share_within: float | None = None
         self.answered: dict[str, int] = {}
         self._asked: dict[str, int] = {}
         self._refusals: Counter[str] = Counter()
@@ -302,6 +311,8 @@ class _RoundLog:
             bytes_up=self._up,
             bytes_down=self._down,
             seconds=time.monotonic() - self._started,
+            clip_norm=terms.clip_norm if terms is not None and private else None,
+            share_within=self.share_within,
         )
 
 

@@ -40,6 +40,9 @@ class RoundRecord:
         bytes_up: sent by the cohort in all.
         bytes_down: sent to the cohort in all.
         seconds: how long it took.
+        clip_norm: that its terms stated; None if it did not come to terms.
+        share_within: noisy share of the survivors whose deltas were within it; None where the clip
+            does not adapt.
     """
 
     round: int
@@ -57,6 +60,8 @@ class RoundRecord:
     bytes_up: int
     bytes_down: int
     seconds: float
+    clip_norm: float | None = None
+    share_within: float | None = None
 
 
 def append_round(path: Path, record: RoundRecord) -> None:
@@ -89,17 +94,18 @@ def read_rounds(path: Path) -> list[RoundRecord]:
 
 
 def save_optimiser(folder: Path, adapter_sha256: str, state: OptimiserState) -> None:
-    """Keep the server optimiser's state with the version that it made, before that is stored."""
+    """Keep the server's state with the version that it made, before that is stored."""
     partial = folder / ".optimiser.npz"
     with partial.open("wb") as file:
-        np.savez(file, first=state.first, second=state.second)
+        clip = np.array([] if state.clip_norm is None else [state.clip_norm])
+        np.savez(file, first=state.first, second=state.second, clip_norm=clip)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(_optimiser_path(folder, adapter_sha256))
 
 
 def load_optimiser(folder: Path, adapter_sha256: str, d: int) -> OptimiserState:
-    """Return the server optimiser's state that goes with a version; the first if it has none.
+    """Return the server's state that goes with a version; the first if it has none.
 
     By version, not by round: rounds that are aborted, or that a crash ends, leave no gap.
     """
@@ -107,7 +113,8 @@ def load_optimiser(folder: Path, adapter_sha256: str, d: int) -> OptimiserState:
     if not path.exists():
         return OptimiserState.initial(d)
     with np.load(path, allow_pickle=False) as arrays:
-        return OptimiserState(arrays["first"], arrays["second"])
+        clip = next((float(value) for value in arrays["clip_norm"]), None)
+        return OptimiserState(arrays["first"], arrays["second"], clip)
 
 
 def _optimiser_path(folder: Path, adapter_sha256: str) -> Path:

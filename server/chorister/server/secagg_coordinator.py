@@ -33,6 +33,7 @@ from chorister.shared.secagg.messages import (
     UnmaskRequest,
     view_digest,
 )
+from chorister.shared.secagg.rotation import rotation_seed
 from chorister.shared.secagg.terms import RoundTerms
 from chorister.shared.secagg.thresholds import Thresholds, derive
 from chorister.shared.signing import VerifyKey
@@ -101,6 +102,11 @@ class Coordinator:
         """The roster's pseudonyms by index; only after `advertised`."""
         return tuple(a.device_id for a in self._roster.advertisements)
 
+    @property
+    def rotation_seed(self) -> bytes:
+        """Of the round's rotation, 32 bytes; only after `advertised`."""
+        return rotation_seed(self._roster_digest)
+
     def advertised(self, replies: Replies) -> dict[str, Roster]:
         """Fix the roster from the advertisements.
 
@@ -165,10 +171,10 @@ class Coordinator:
         """
         self._enter("masked")
         terms = self.terms
-        self._total = MaskedSum(terms.dimension)
+        self._total = MaskedSum(terms.length)
         survivors = []
         for peer, message in self._read(
-            replies, lambda data: MaskedInput.from_bytes(data, terms.dimension, terms.modulus_bits)
+            replies, lambda data: MaskedInput.from_bytes(data, terms.length, terms.modulus_bits)
         ):
             index = self._index[peer]
             if self._accepts(peer, self._name(index), self._fits, message, index):

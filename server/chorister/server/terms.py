@@ -21,6 +21,7 @@ def plan_round(
     adapter: Adapter,
     adapter_sha256: str,
     simulated: bool,
+    clip_norm: float | None = None,
 ) -> RoundTerms:
     """Return the terms of a round for a cohort of this size.
 
@@ -32,11 +33,14 @@ def plan_round(
         adapter: the newest version.
         adapter_sha256: its digest.
         simulated: whether all randomness is a simulation's.
+        clip_norm: that an adaptive clip has come to; None for the settings' own.
 
     Raises:
         BadSettings: the settings are infeasible for this cohort, with the nearest feasible ones.
     """
     aggregation, privacy = settings.aggregation, settings.speaker_privacy
+    adaptive = privacy.adaptive_clip if settings.private else None
+    clip = clip_norm if adaptive and clip_norm is not None else privacy.clip_norm
     plan = plan_cohort(cohort, aggregation.corrupt_fraction, aggregation.dropout_fraction)
     return plan_terms(
         plan,
@@ -45,10 +49,12 @@ def plan_round(
         round_number=number,
         dimension=len(adapter.values),
         modulus_bits=aggregation.modulus_bits,
-        clip_norm=privacy.clip_norm if settings.private else PLAIN_BOUND,
+        clip_norm=clip if settings.private else PLAIN_BOUND,
         noise_multiplier=privacy.noise_multiplier if settings.private else 0.0,
         adapter=adapter_sha256,
         simulated=simulated,
+        bit_share=adaptive.budget_share if adaptive else 0.0,
+        rotation=aggregation.rotation,
     )
 
 

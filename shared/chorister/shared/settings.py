@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from chorister.shared.errors import BadSettings
 
@@ -90,20 +90,49 @@ class SegmentPrivacy(Settings):
     epsilon_max: Positive = 50.0
 
 
+class AdaptiveClip(Settings):
+    """How the clip of the next round follows from a noisy count of deltas that were within it.
+
+    Source: Andrew et al. 2021, section 3.
+
+    Attributes:
+        quantile: share of the deltas that should be within the clip.
+        learning_rate: of the clip's logarithm.
+        budget_share: part of each round's privacy cost that goes to the count.
+        least_norm: the clip falls no lower, and devices refuse terms below it.
+        most_norm: the clip rises no higher, and devices refuse terms above it.
+    """
+
+    quantile: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    learning_rate: Annotated[float, Field(gt=0.0, le=2.0)] = 0.2
+    budget_share: Annotated[float, Field(gt=0.0, le=0.5)] = 0.1
+    least_norm: Annotated[float, Field(ge=1e-6, le=1e6)] = 1e-3
+    most_norm: Annotated[float, Field(ge=1e-6, le=1e6)] = 10.0
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.least_norm > self.most_norm:
+            raise ValueError("least_norm is at most most_norm")
+        return self
+
+
 class SpeakerPrivacy(Settings):
     """Integer noise inside the secure sum; the privacy unit is one speaker's whole contribution.
 
     Attributes:
-        clip_norm: L2 bound of one client's delta.
-        noise_multiplier: standard deviation of the honest clients' noise over `clip_norm`.
+        clip_norm: L2 bound of one client's delta; of the first round where it adapts.
+        noise_multiplier: standard deviation of the honest clients' noise over all that one client
+            adds: its clipped delta and, where the clip adapts, its bit.
         delta_dp: the delta at which epsilon is stated.
         epsilon_max: device and server refuse a round past it.
+        adaptive_clip: lets the clip follow the deltas; None keeps it fixed.
     """
 
     clip_norm: Positive = 0.5
     noise_multiplier: Positive = 1.0
     delta_dp: Delta = 1e-3
     epsilon_max: Positive = 50.0
+    adaptive_clip: AdaptiveClip | None = None
 
 
 class TrainingTask(Settings):
@@ -129,6 +158,7 @@ class Aggregation(Settings):
         corrupt_fraction: gamma, the share of the cohort assumed to collude with the server.
         dropout_fraction: share of the cohort that may vanish over all stages.
         modulus_bits: the sum is taken modulo 2**modulus_bits.
+        rotation: rotates deltas before they are rounded (docs/adr/0012 says when that helps).
         optimiser: of the server.
         server_learning_rate: factor on the mean delta.
         cohort_share: share of the known devices asked each round.
@@ -138,6 +168,7 @@ class Aggregation(Settings):
     corrupt_fraction: Share = 0.0
     dropout_fraction: Annotated[float, Field(ge=0.0, le=0.5)] = 0.15
     modulus_bits: Annotated[int, Field(ge=16, le=32)] = 32
+    rotation: bool = False
     optimiser: Literal["fedavg", "fedadam"] = "fedavg"
     server_learning_rate: Positive = 1.0
     cohort_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0

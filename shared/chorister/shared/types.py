@@ -86,10 +86,12 @@ class ClippedDelta:
     Attributes:
         values: shape (d,), float64.
         clip_norm: the bound, above 0.
+        within: whether the delta was no longer than that before it was clipped.
     """
 
     values: NDArray[np.float64]
     clip_norm: float
+    within: bool
 
     def __repr__(self) -> str:
         return f"ClippedDelta(d={len(self.values)}, clip_norm={self.clip_norm})"

@@ -33,6 +33,7 @@ from chorister.shared.errors import ChoristerError
 from chorister.shared.privacy.ledger_file import LedgerFile, system_clock
 from chorister.shared.privacy.limits import segment_limit, speaker_limit
 from chorister.shared.records import ADVERTISE, CONFIRM, CONTRIBUTE, REVEAL, SHARE
+from chorister.shared.settings import Federation
 from chorister.shared.signing import Certificate, SigningKey
 from chorister.shared.voice import adapters
 from chorister.shared.voice.base import load_base
@@ -115,6 +116,7 @@ def _device(world: World, speaker: Speaker, randomness: SimulatedRandomness) -> 
             if federation.private
             else 0.0,
             simulated=True,
+            **_clip_range(federation),
         ),
         randomness=randomness,
         consent=ConsentRecord.from_plain(codec.decode(vault.get("consent"))),
@@ -133,6 +135,20 @@ def _device(world: World, speaker: Speaker, randomness: SimulatedRandomness) -> 
         load_model=partial(shared_model, spec_of(scenario).rank),
         now_s=system_clock,
     )
+
+
+def _clip_range(federation: Federation) -> dict[str, float]:
+    """Return the clips that a simulated device pins: those that its federation's settings allow."""
+    if not federation.private:
+        return {}
+    privacy = federation.speaker_privacy
+    adaptive = privacy.adaptive_clip
+    if adaptive is None:
+        return {"least_clip": privacy.clip_norm, "most_clip": privacy.clip_norm}
+    return {
+        "least_clip": min(privacy.clip_norm, adaptive.least_norm),
+        "most_clip": max(privacy.clip_norm, adaptive.most_norm),
+    }
 
 
 def open_operator() -> Operator:

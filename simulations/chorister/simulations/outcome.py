@@ -146,9 +146,7 @@ def evaluation_of(
     }
 
 
-def rounds_json(
-    records: Sequence[RoundRecord], world: World, measured: Measured
-) -> list[dict[str, Any]]:
+def rounds_json(records: Sequence[RoundRecord], measured: Measured) -> list[dict[str, Any]]:
     """Return the rounds as run.json has them."""
     found = []
     version = 0
@@ -165,7 +163,7 @@ def rounds_json(
                 "survivors": record.survivors,
                 "drop_outs": {NAMES[e]: n for e, n in record.drop_outs.items() if n},
                 "adapter_sha256": record.adapter_sha256 if record.status == "finished" else None,
-                "clip_norm": world.scenario.federation.speaker_privacy.clip_norm,
+                "clip_norm": record.clip_norm,
                 "noise_multiplier": record.noise_multiplier,
                 "noise_to_signal": noise_to_signal(record, len(measured.versions[0].values)),
                 "held_out_loss": measured.mean(version),

@@ -83,7 +83,7 @@ def simulate(
     measured = outcome.measure_versions(world, "Measuring")
     final = measured.versions[-1]
     record["initial_held_out_loss"] = measured.mean(0)
-    record["rounds"] = outcome.rounds_json(records, world, measured)
+    record["rounds"] = outcome.rounds_json(records, measured)
     record["shared_adapter_sha256"] = adapter_digest(final)
     record["cohort_advice"] = outcome.cohort_advice(records, len(final.values))
     record["budgets"] = costs.budgets(world, records)

@@ -237,21 +237,24 @@ def rehearsal_terms(
     modulus_bits: int = 32,
     noise_multiplier: float = 1.0,
     round_number: int = 0,
+    bit_share: float = 0.0,
+    rotation: bool = False,
 ) -> RoundTerms:
     """Return planned terms with a clip norm of 1 and no adapter behind them."""
     return plan_terms(
         plan_cohort(cohort, gamma, dropout), federation=FEDERATION, run="rehearsal",
         round_number=round_number, dimension=dimension, modulus_bits=modulus_bits, clip_norm=1.0,
-        noise_multiplier=noise_multiplier, adapter="0" * 64, simulated=True,
+        noise_multiplier=noise_multiplier, adapter="0" * 64, simulated=True, bit_share=bit_share,
+        rotation=rotation,
     )  # fmt: skip
 
 
 def uniform_deltas(terms: RoundTerms, seed: int) -> dict[str, NDArray[np.int64]]:
-    """Return integers within the norm bound for every device, shape (d,) each."""
+    """Return integers within the norm bound for every device, shape (terms.length,) each."""
     generator = np.random.default_rng(seed)
-    largest = int(terms.sensitivity / np.sqrt(terms.dimension)) + 1
+    largest = int(terms.sensitivity / np.sqrt(terms.length)) + 1
     return {
-        f"device-{i:04}": generator.integers(-largest, largest, terms.dimension)
+        f"device-{i:04}": generator.integers(-largest, largest, terms.length)
         for i in range(terms.cohort)
     }
 

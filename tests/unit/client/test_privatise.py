@@ -47,9 +47,9 @@ def test_a_delta_that_is_not_finite_is_refused(bad: float) -> None:
 
 def test_a_delta_clipped_to_more_or_of_another_size_is_refused() -> None:
     terms = rehearsal_terms(6, 4)
-    for clipped in (ClippedDelta(np.zeros(4), 1.5), ClippedDelta(np.zeros(3), 1.0)):
+    for clipped in (ClippedDelta(np.zeros(4), 1.5, True), ClippedDelta(np.zeros(3), 1.0, True)):
         with pytest.raises(BadSettings, match="clipped to"):
-            quantise(clipped, terms, SimulatedRandomness(0))
+            quantise(clipped, terms, bytes(32), SimulatedRandomness(0))
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 1000])
@@ -131,10 +131,12 @@ def test_the_mean_comes_back_in_units_of_the_delta() -> None:
     delta = np.array([0.5, -0.25, 0.125, 0.0])
     rehearsal = Rehearsal(terms, 0)
     values = {
-        name: quantise(clip(_delta(delta), 1.0), terms, device.randomness.fork("q")).values
+        name: quantise(
+            clip(_delta(delta), 1.0), terms, bytes(32), device.randomness.fork("q")
+        ).values
         for name, device in rehearsal.devices.items()
     }
-    mean = mean_delta(rehearsal.run(values), terms)
+    mean = mean_delta(rehearsal.run(values), terms, bytes(32))
     assert mean == pytest.approx(delta, abs=2 / terms.scale)
 
 

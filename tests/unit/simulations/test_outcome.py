@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ from chorister.simulations.outcome import (
     noise_to_signal,
     rounds_json,
 )
-from chorister.simulations.scenario import Scenario
 
 ROUND = RoundRecord(
     round=1, status="finished", reason=None, cohort=10, answered={SHARE: 10, CONTRIBUTE: 8},
@@ -34,7 +32,6 @@ MEASURED = Measured(
     {"anna": [3.0, 2.0, 1.0], "berta": [5.0, 4.0, 4.5]},
     {},
 )
-WORLD = SimpleNamespace(scenario=Scenario())
 
 
 def test_noise_over_signal_by_hand():
@@ -65,7 +62,7 @@ def test_advice_is_given_only_where_the_noise_exceeds_the_learning():
 
 def test_rounds_are_matched_with_the_versions_that_they_made():
     last = replace(ROUND, round=3)
-    one, two, three = rounds_json([ROUND, ABORTED, last], WORLD, MEASURED)
+    one, two, three = rounds_json([ROUND, ABORTED, last], MEASURED)
     assert [r["held_out_loss"]["speakers"] for r in (one, two, three)] == [3.0, 3.0, 2.75]
     assert one["held_out_loss"]["clients"] is None
     assert two["adapter_sha256"] is None
@@ -76,7 +73,7 @@ def test_rounds_are_matched_with_the_versions_that_they_made():
 
 
 def test_a_round_that_asked_nobody_divides_by_nothing():
-    (row,) = rounds_json([replace(ABORTED, round=1, cohort=0, bytes_up=0)], WORLD, MEASURED)
+    (row,) = rounds_json([replace(ABORTED, round=1, cohort=0, bytes_up=0)], MEASURED)
     assert row["bytes_up"] == 0
 
 

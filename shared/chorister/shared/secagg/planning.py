@@ -125,6 +125,8 @@ def plan_terms(
     noise_multiplier: float,
     adapter: str,
     simulated: bool,
+    bit_share: float = 0.0,
+    rotation: bool = False,
 ) -> RoundTerms:
     """Return the terms of a round, with the finest scale that modulus and sampler allow.
 
@@ -140,35 +142,49 @@ def plan_terms(
             for none.
         adapter: digest of the shared adapter, 64 hexadecimal digits.
         simulated: whether all randomness is a simulation's.
+        bit_share: part of the round's privacy cost that goes to counting whose delta was within
+            the clip, in [0, 1); 0 where the clip does not adapt.
+        rotation: whether deltas are rotated before they are rounded.
 
     Raises:
         BadSettings: no scale fits, with the smallest modulus that would.
     """
 
     for name, value, holds, rule in (
-        ("dimension", dimension, 1 <= dimension <= MAX_DIMENSION, f"1 to {MAX_DIMENSION} values"),
+        (
+            "dimension",
+            dimension,
+            1 <= dimension < MAX_DIMENSION,
+            f"fewer than {MAX_DIMENSION} values",
+        ),
         ("modulus_bits", modulus_bits, 16 <= modulus_bits <= 32, "a modulus of 16 to 32 bits"),
         ("clip_norm", clip_norm, 1e-6 <= clip_norm <= 1e6, "a clip norm of 1e-6 to 1e6"),
         ("noise_multiplier", noise_multiplier, 0 <= noise_multiplier <= 1e3, "noise of 0 to 1000"),
+        ("bit_share", bit_share, 0 <= bit_share < 1, "a bit_share in [0, 1)"),
+        ("bit_share", bit_share, not bit_share or noise_multiplier > 0, "noise for a bit_share"),
     ):
         if not holds:
             raise BadSettings(f"A round needs {rule}.", f"{name} = {value}", f"Change {name}.")
 
     def attempt(steps: float, bits: int) -> RoundTerms | None:
         scale = steps / clip_norm
-        sensitivity_squared = _norm_bound(steps, dimension)
+        norm_bound = _norm_bound(steps, dimension)
+        # The bit's squared height over everything squared is its share of what the round costs.
+        bit = math.ceil(math.sqrt(norm_bound * bit_share / (1 - bit_share)))
+        sensitivity_squared = norm_bound + bit**2
         variance = math.ceil(noise_multiplier**2 * sensitivity_squared / plan.min_honest)
         if noise_multiplier > 0 and not LEAST_VARIANCE <= variance <= MAX_VARIANCE:
             return None
         signal = plan.cohort * math.sqrt(sensitivity_squared)
         spread = 2 * plan.cohort * variance
-        tail = math.sqrt(spread * (math.log(2 * dimension) + WRAP_BITS * math.log(2)))
+        length = dimension + (bit > 0)
+        tail = math.sqrt(spread * (math.log(2 * length) + WRAP_BITS * math.log(2)))
         if signal + tail >= 2.0 ** (bits - 1):
             return None
         return RoundTerms(
             federation, run, round_number, plan.cohort, float(plan.gamma), float(plan.dropout),
             plan.min_honest, dimension, bits, float(clip_norm), scale, float(noise_multiplier),
-            variance, adapter, simulated,
+            variance, bit, rotation, adapter, simulated,
         )  # fmt: skip
 
     def finest(bits: int) -> RoundTerms | None:
@@ -176,7 +192,7 @@ def plan_terms(
         while steps >= 1:
             terms = attempt(steps, bits)
             if terms is not None:
-                inflation = terms.sensitivity / steps
+                inflation = math.sqrt(terms.norm_bound) / steps
                 return terms if inflation <= _MOST_INFLATION else None
             steps /= 2
         return None

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from chorister.shared.errors import BadSettings, RoundAborted
 from chorister.shared.randomness import Randomness
+from chorister.shared.secagg.rotation import unrotate
 from chorister.shared.secagg.terms import RoundTerms
 from chorister.shared.types import Aggregate
 
@@ -55,17 +56,34 @@ def squared_norm(values: NDArray[np.int64]) -> int:
     return (int((squares >> 31).sum()) << 31) + int((squares & (2**31 - 1)).sum())
 
 
-def mean_delta(aggregate: Aggregate, terms: RoundTerms) -> NDArray[np.float64]:
+def mean_delta(aggregate: Aggregate, terms: RoundTerms, seed: bytes) -> NDArray[np.float64]:
     """Return the noisy mean of the survivors' deltas.
 
     Args:
         aggregate: the sum over the survivors, in steps.
         terms: of the round.
+        seed: of the round's rotation, 32 bytes; read only where the terms state one.
 
     Returns:
         shape (d,), float64, in units of the delta.
     """
-    return aggregate.values.astype(np.float64) / (terms.scale * len(aggregate.survivors))
+    values = aggregate.values[: terms.dimension].astype(np.float64)
+    mean = values / (terms.scale * len(aggregate.survivors))
+    return unrotate(mean, seed) if terms.rotation else mean
+
+
+def share_within(aggregate: Aggregate, terms: RoundTerms) -> float | None:
+    """Return the noisy share of survivors whose deltas were within the clip, None without bits.
+
+    It is an estimate: noise may bring it below 0 or above 1. Source: Andrew et al. 2021, section 3.
+
+    Args:
+        aggregate: the sum over the survivors, in steps.
+        terms: of the round.
+    """
+    if not terms.bit_steps:
+        return None
+    return 0.5 + float(aggregate.values[-1]) / (2 * terms.bit_steps * len(aggregate.survivors))
 
 
 def check_norm(aggregate: Aggregate, terms: RoundTerms) -> None:
@@ -79,7 +97,7 @@ def check_norm(aggregate: Aggregate, terms: RoundTerms) -> None:
     Raises:
         RoundAborted: the sum is longer.
     """
-    n, d = len(aggregate.survivors), terms.dimension
+    n, d = len(aggregate.survivors), terms.length
     noise = math.sqrt(n * terms.client_variance) * (math.sqrt(d) + math.sqrt(80 * math.log(2)))
     bound = n * terms.sensitivity + noise
     norm = float(np.linalg.norm(aggregate.values.astype(np.float64)))

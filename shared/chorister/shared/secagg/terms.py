@@ -47,6 +47,9 @@ class RoundTerms:
             after rounding; 0 for a run without speaker-level privacy.
         client_variance: variance parameter of every device's discrete Gaussian noise, in steps
             squared.
+        bit_steps: B, by how much one further value of the sum rises or falls, device by device, to
+            count whose delta was within clip_norm; 0 where the clip does not adapt.
+        rotation: whether deltas are rotated before they are rounded.
         adapter: digest of the shared adapter that the round starts from, 64 hexadecimal digits.
         simulated: True only where keys, masks and noise come from a keyed generator.
     """
@@ -64,6 +67,8 @@ class RoundTerms:
     scale: float
     noise_multiplier: float
     client_variance: int
+    bit_steps: int
+    rotation: bool
     adapter: str
     simulated: bool
 
@@ -92,19 +97,26 @@ class RoundTerms:
             ("gamma", 0 <= self.gamma < 1 / 3, "a corrupt fraction gamma in [0, 1/3)"),
             ("dropout", 0 <= self.dropout <= 0.5, "a drop-out fraction in [0, 0.5]"),
             ("min_honest", 2 <= self.min_honest <= self.cohort, "min_honest in 2 to the cohort"),
-            ("dimension", 1 <= self.dimension <= MAX_DIMENSION, f"1 to {MAX_DIMENSION} values"),
+            (
+                "dimension",
+                1 <= self.dimension < MAX_DIMENSION,
+                f"fewer than {MAX_DIMENSION} values",
+            ),
             ("modulus_bits", 16 <= self.modulus_bits <= 32, "a modulus of 16 to 32 bits"),
             ("clip_norm", 1e-9 < self.clip_norm < 1e9, "a clip_norm in (1e-9, 1e9)"),
             ("scale", 1e-9 < self.scale < 1e15, "a scale in (1e-9, 1e15)"),
             ("noise_multiplier", 0 <= self.noise_multiplier <= 1e3, "noise of 0 to 1000 clips"),
             ("client_variance", 0 <= self.client_variance <= MAX_VARIANCE, "a variance to 2**26"),
+            ("bit_steps", 0 <= self.bit_steps < 2**31, "bit_steps in 0 to 2**31"),
             ("adapter", len(self.adapter) == 64, "a digest of 64 hexadecimal digits"),
         ]
 
     def _promises(self) -> list[tuple[str, bool, str]]:
-        samplable = self.client_variance == 0 or self.client_variance >= LEAST_VARIANCE
+        samplable = self.client_variance >= LEAST_VARIANCE
+        silent = not self.private and self.client_variance == 0
         return [
-            ("client_variance", samplable, f"a variance of 0 or from {LEAST_VARIANCE}"),
+            ("client_variance", samplable or silent, f"a variance from {LEAST_VARIANCE} for noise"),
+            ("bit_steps", self.private or not self.bit_steps, "noise where the clip adapts"),
             ("client_variance", self.enough_noise(), "noise as large as noise_multiplier says"),
             (
                 "modulus_bits",
@@ -117,6 +129,11 @@ class RoundTerms:
     def private(self) -> bool:
         """Whether speaker-level noise is added at all."""
         return self.noise_multiplier > 0
+
+    @property
+    def length(self) -> int:
+        """Values in a masked delta: d, and one more where the clip adapts."""
+        return self.dimension + (self.bit_steps > 0)
 
     @property
     def norm_bound(self) -> int:
@@ -134,13 +151,18 @@ class RoundTerms:
         )
 
     @property
+    def squared_sensitivity(self) -> int:
+        """Largest squared L2 norm of all that one device adds: its rounded delta and its bit."""
+        return self.norm_bound + self.bit_steps**2
+
+    @property
     def sensitivity(self) -> float:
-        """L2 sensitivity of the sum in steps: one speaker's rounded delta replaced by zero."""
-        return math.sqrt(self.norm_bound)
+        """L2 sensitivity of the sum in steps: one speaker's contribution replaced by zero."""
+        return math.sqrt(self.squared_sensitivity)
 
     def enough_noise(self) -> bool:
         """Return whether min_honest shares together are as much noise as the terms state."""
-        stated = self.noise_multiplier**2 * self.norm_bound
+        stated = self.noise_multiplier**2 * self.squared_sensitivity
         return self.client_variance * self.min_honest >= stated * (1 - 1e-12)
 
     def noise_tail(self) -> float:
@@ -151,12 +173,12 @@ class RoundTerms:
         Steinke 2020, fact 18), so a sum of n in d coordinates stays below
         sqrt(2 n variance ln(2 d 2**40)).
         """
-        exponent = math.log(2 * self.dimension) + WRAP_BITS * math.log(2)
+        exponent = math.log(2 * self.length) + WRAP_BITS * math.log(2)
         return math.sqrt(2 * self.cohort * self.client_variance * exponent)
 
     def fits_modulus(self) -> bool:
         """Return whether the sum stays inside the modulus, but for once in 2**40 rounds."""
-        signal = self.cohort * math.sqrt(self.norm_bound)
+        signal = self.cohort * self.sensitivity
         return signal + self.noise_tail() < 2.0 ** (self.modulus_bits - 1)
 
     def to_bytes(self) -> bytes:
