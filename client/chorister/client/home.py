@@ -1,0 +1,304 @@
+"""The speaker's own place on this machine: the vault, the ledger beside it, and how it is opened.
+
+    FOLDER/vault.json index.db items/   the vault
+    FOLDER/ledger.jsonl                 what was done under which consent
+    FOLDER/budget.jsonl                 what federations have cost, once one was joined
+
+Every command that uses a voice comes here, and asks `Home.permit` before it does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from chorister.client import consent
+from chorister.client.consent import ConsentRecord, Permit, Purpose
+from chorister.client.vault import WITHDRAWN_FILE, Vault, read_marker
+from chorister.client.vault_key import KEY_FILE, uses_keyring
+from chorister.shared import codec
+from chorister.shared.errors import ConsentRefused, UsageError
+from chorister.shared.privacy.ledger_file import LedgerFile, system_clock
+from chorister.shared.randomness import SystemRandomness
+from chorister.shared.signing import SigningKey, VerifyKey
+
+# Names of items. None comes from the speaker: a name is sealed, and still chosen here.
+IDENTITY = "identity"
+CONSENT = "consent"
+CERTIFICATE = "certificate"
+PROFILE = "profile"
+PERSONAL_ADAPTER = "personal-adapter"
+EXPORTS = "exports"
+RECORDING = "recording-{:04d}"
+STATEMENT = "statement"
+
+LEDGER_FILE = "ledger.jsonl"
+BUDGET_FILE = "budget.jsonl"
+NO_FEDERATION = "none"
+FOLDER_VARIABLE = "CHORISTER_VAULT"
+PASSPHRASE_FILE_VARIABLE = "CHORISTER_PASSPHRASE_FILE"  # noqa: S105 (the name of a variable)
+LEAST_PASSPHRASE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A speaker's vault, opened.
+
+    Attributes:
+        vault: keys, consent, recordings, adapter.
+        key: the device's identity.
+        ledger: of this device.
+        consent: what the speaker allowed; None before it was given.
+        now_s: Unix time.
+    """
+
+    vault: Vault
+    key: SigningKey
+    ledger: LedgerFile
+    consent: ConsentRecord | None
+    now_s: Callable[[], int]
+
+    @property
+    def device(self) -> VerifyKey:
+        """The public half of the identity."""
+        return self.key.verify_key()
+
+    @property
+    def folder(self) -> Path:
+        """Where it all lies."""
+        return self.vault.folder
+
+    def permit(self, purpose: Purpose) -> Permit:
+        """Return the permit for one use of this voice; grant or refusal is in the ledger.
+
+        Raises:
+            ConsentRefused: the consent does not cover it.
+        """
+        return consent.permit(
+            self.consent, purpose, device=self.device, now_s=self.now_s(), ledger=self.ledger
+        )
+
+    def keep_consent(self, record: ConsentRecord, action: str) -> Home:
+        """Store a consent that the speaker gave, note it, and return the home that has it.
+
+        Args:
+            record: signed by this device.
+            action: 'given', 'renewed' or 'narrowed'.
+
+        Raises:
+            BadSignature: another device signed it.
+        """
+        record.check(self.device)
+        self.vault.put(CONSENT, codec.encode(record.to_plain()), "consent")
+        self.ledger.append(
+            "consent", action=action, purposes=list(record.purposes), consent=record.sha256
+        )
+        return Home(self.vault, self.key, self.ledger, record, self.now_s)
+
+
+def default_folder() -> Path:
+    """Return where the vault lies unless a command says otherwise."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    if named:
+        return Path(named)
+    data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(data) / "chorister" / "vault"
+
+
+def add_vault_options(parser: argparse.ArgumentParser) -> None:
+    """Give a command the options --vault, --passphrase-file and --keyring."""
+    parser.add_argument(
+        "--vault", type=Path, metavar="DIR",
+        help=f"the vault (default: {FOLDER_VARIABLE}, or ~/.local/share/chorister/vault)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--passphrase-file", type=Path, metavar="FILE",
+        help=f"read the passphrase from FILE's first line (also {PASSPHRASE_FILE_VARIABLE}); "
+        "asked for on a terminal otherwise",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keyring", action="store_true",
+        help="a new vault opens by the system's keyring, without a passphrase",
+    )  # fmt: skip
+
+
+def vault_folder(options: argparse.Namespace) -> Path:
+    """Return the folder that a command's options name."""
+    folder: Path = options.vault or default_folder()
+    return folder
+
+
+def exists(folder: Path) -> bool:
+    """Return whether there is a vault, in use or withdrawn."""
+    return (folder / KEY_FILE).exists() or (folder / WITHDRAWN_FILE).exists()
+
+
+def open_from(options: argparse.Namespace, *, even_if_ended: bool = False) -> Home:
+    """Return the home that a command's options name.
+
+    Raises:
+        VaultError, ConsentRefused: as `Vault.open`.
+        UsageError: no passphrase can be asked for.
+    """
+    folder = vault_folder(options)
+    if not even_if_ended:
+        _note_withdrawn(folder)
+    return open_home(folder, passphrase_for(folder, options), even_if_ended=even_if_ended)
+
+
+def open_or_create_from(options: argparse.Namespace) -> Home:
+    """Return the home that a command's options name, new if there is none.
+
+    Raises:
+        VaultError, ConsentRefused: as `Vault.open`.
+        UsageError: no passphrase can be asked for, or the folder holds something else.
+    """
+    folder = vault_folder(options)
+    if exists(folder):
+        return open_from(options)
+    return create_home(folder, None if options.keyring else new_passphrase(options))
+
+
+def open_home(
+    folder: Path,
+    passphrase: str | None,
+    *,
+    even_if_ended: bool = False,
+    clock: Callable[[], int] = system_clock,
+) -> Home:
+    """Return the home in a folder.
+
+    Args:
+        folder: of the vault.
+        passphrase: None where the system's keyring opens it.
+        even_if_ended: although it was moved or withdrawn, to finish that.
+        clock: Unix time.
+
+    Raises:
+        VaultError, ConsentRefused: as `Vault.open`.
+    """
+    vault = Vault.open(folder, passphrase, SystemRandomness(), even_if_ended=even_if_ended)
+    return _home(vault, clock)
+
+
+def create_home(
+    folder: Path, passphrase: str | None, *, clock: Callable[[], int] = system_clock
+) -> Home:
+    """Return a new home with a fresh identity, and nothing allowed yet.
+
+    Args:
+        folder: empty or absent.
+        passphrase: what opens it; None for the system's keyring.
+        clock: Unix time.
+
+    Raises:
+        UsageError: as `Vault.create`.
+    """
+    try:
+        vault = Vault.create(folder, passphrase, SystemRandomness())
+    except OSError as error:
+        raise UsageError(
+            "The vault's folder can be written.",
+            f"{folder}: {error.strerror or error}",
+            "Choose another with --vault.",
+        ) from error
+    return _home(vault, clock)
+
+
+def passphrase_for(folder: Path, options: argparse.Namespace) -> str | None:
+    """Return the passphrase of a vault, None if it has none.
+
+    Raises:
+        VaultError: there is no vault.
+        UsageError: it can neither be read nor asked for.
+    """
+    if uses_keyring(folder):
+        return None
+    found = _from_file(options.passphrase_file)
+    return ask("Passphrase of the vault: ") if found is None else found
+
+
+def new_passphrase(options: argparse.Namespace) -> str:
+    """Return a passphrase that a person chose, typed twice.
+
+    Raises:
+        UsageError: too short, not the same twice, or there is nobody to ask.
+    """
+    found = _from_file(options.passphrase_file)
+    if found is None:
+        found = ask(f"New passphrase for the vault, {LEAST_PASSPHRASE} characters or more: ")
+        if ask("Once more: ") != found:
+            raise UsageError("Both times the same is typed.", "two passphrases", "Try again.")
+    if len(found) < LEAST_PASSPHRASE:
+        raise UsageError(
+            f"A passphrase has {LEAST_PASSPHRASE} characters or more.",
+            f"one of {len(found)}",
+            "Choose a longer one: a few words are good.",
+        )
+    return found
+
+
+def ask(prompt: str) -> str:
+    """Return what a person types, unseen.
+
+    Raises:
+        UsageError: there is no terminal.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "A passphrase is typed on a terminal, or read from a file.",
+            "neither",
+            f"Give --passphrase-file FILE, or set {PASSPHRASE_FILE_VARIABLE}.",
+        )
+    return getpass.getpass(prompt)
+
+
+def _from_file(path: Path | None) -> str | None:
+    named = path or os.environ.get(PASSPHRASE_FILE_VARIABLE)
+    if not named:
+        return None
+    try:
+        lines = Path(named).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            "The passphrase's file can be read.", f"{named}: {error}", "Check the path."
+        ) from None
+    return lines[0] if lines else ""
+
+
+def _home(vault: Vault, clock: Callable[[], int]) -> Home:
+    if not vault.has(IDENTITY):
+        key = SigningKey.generate(SystemRandomness())
+        vault.put(IDENTITY, key.secret_bytes(), "key")
+    key = SigningKey(vault.get(IDENTITY))
+    ledger = LedgerFile(
+        vault.folder / LEDGER_FILE,
+        owner=key.verify_key().name,
+        federation=NO_FEDERATION,
+        clock=clock,
+    )
+    record = None
+    if vault.has(CONSENT):
+        record = ConsentRecord.from_plain(codec.decode(vault.get(CONSENT)))
+    return Home(vault, key, ledger, record, clock)
+
+
+def _note_withdrawn(folder: Path) -> None:
+    """Refuse a withdrawn voice, with an entry in the ledger that it left."""
+    marker = read_marker(folder, WITHDRAWN_FILE)
+    if marker is None:
+        return
+    device, at_s = marker.get("device_id"), marker.get("at_s")
+    if isinstance(device, str) and (folder / LEDGER_FILE).exists():
+        ledger = LedgerFile(folder / LEDGER_FILE, owner=device, federation=NO_FEDERATION)
+        ledger.append("refusal", reason=f"the consent was withdrawn at {at_s} (Unix time)")
+    raise ConsentRefused(
+        "A voice is used only while its owner wants it.",
+        f"the consent was withdrawn at {at_s} (Unix time)",
+        "Nothing was done. A new consent needs a new vault: `chorister enrol --vault DIR`.",
+    )
