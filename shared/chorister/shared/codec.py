@@ -18,6 +18,7 @@ Plain = None | bool | int | float | str | bytes | list["Plain"] | dict[str, "Pla
 
 MAX_MESSAGE_BYTES = 64 * 2**20
 MAX_DEPTH = 32  # lists in lists: far more than any message has, far less than a stack holds
+MAX_ITEMS = 2**17  # the longest message, the roster of 4096 devices, has a third of it
 
 
 def encode(value: Plain) -> bytes:
@@ -35,6 +36,7 @@ def decode(data: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Any:
         raise BadMessage(
             f"A message holds at most {max_bytes} bytes.", f"{len(data)} bytes", "Drop the message."
         )
+    _check_heads(data)
     try:
         value = cbor2.loads(data)
         canonical = cbor2.dumps(value, canonical=True) == data
@@ -51,12 +53,8 @@ def decode(data: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Any:
             f"bytes that do not decode ({type(e).__name__})",
             "Drop the message.",
         ) from None
-    if not canonical or not _is_plain(value):
-        raise BadMessage(
-            "A message is canonical CBOR of plain data.",
-            "another spelling, a tagged value, or one nested too deeply",
-            "Drop the message.",
-        )
+    if not canonical:
+        raise _not_plain("another spelling")
     return value
 
 
@@ -89,15 +87,56 @@ def fields(value: Any, kinds: Mapping[str, type], what: str) -> dict[str, Any]:
     return value
 
 
-def _is_plain(value: Any, depth: int = MAX_DEPTH) -> bool:
-    if depth == 0:
-        return False
-    if isinstance(value, int):
-        return -(2**64) <= value < 2**64  # beyond, CBOR has tags, and numbers of any length
-    if value is None or isinstance(value, float | str | bytes):
-        return True
-    if isinstance(value, list):
-        return all(_is_plain(item, depth - 1) for item in value)
-    if isinstance(value, dict):
-        return all(isinstance(k, str) and _is_plain(v, depth - 1) for k, v in value.items())
-    return False
+def _check_heads(data: bytes) -> None:
+    """Return if the bytes are CBOR of plain data; nothing is built from them yet.
+
+    The library decodes tags into numbers of any length, fractions, patterns and dates, and small
+    integers into objects of eight bytes each: what a peer sends must not reach it, or a few bytes
+    could cost hours, and a few megabytes a gigabyte.
+
+    Raises:
+        BadMessage: a tag, an undefined or unbounded item, a length beyond the end, a key that is no
+            string, too many items or too deep.
+    """
+    position, items, length = 0, 0, len(data)
+    left = [1]  # items that each open list or map still waits for, innermost last
+    maps = [False]
+    while left:
+        if left[-1] == 0:
+            left.pop()
+            maps.pop()
+            continue
+        if position >= length:
+            raise _not_plain("bytes that end too early")
+        kind, size = data[position] >> 5, data[position] & 31
+        key = maps[-1] and left[-1] % 2 == 0
+        left[-1] -= 1
+        items += 1
+        position += 1
+        if kind == 6 or (kind == 7 and size not in _PLAIN_SIMPLE) or size > 27:
+            raise _not_plain("a tag, or a value that is undefined or without an end")
+        if key and kind != 3:
+            raise _not_plain("a key that is no string")
+        number = size
+        if size >= 24:
+            width = 1 << (size - 24)
+            number = int.from_bytes(data[position : position + width], "big")
+            position += width
+        if kind in (2, 3):
+            position += number
+        elif kind in (4, 5):
+            left.append(number if kind == 4 else 2 * number)
+            maps.append(kind == 5)
+            if number > length - position or len(left) > MAX_DEPTH + 1:
+                raise _not_plain("more items than bytes, or one nested too deeply")
+        if items > MAX_ITEMS or position > length:
+            raise _not_plain(f"more than {MAX_ITEMS} items, or bytes that end too early")
+    if position != length:
+        raise _not_plain("bytes after the end")
+
+
+_PLAIN_SIMPLE = (20, 21, 22, 25, 26, 27)  # false, true, null, floating-point numbers
+
+
+def _not_plain(found: str) -> BadMessage:
+    return BadMessage("A message is canonical CBOR of plain data.", found, "Drop the message.")

@@ -19,12 +19,17 @@ import numpy as np
 
 from chorister.shared import codec
 from chorister.shared.errors import BadMessage
+from chorister.shared.secagg.terms import MAX_DIMENSION, MAX_TERMS_BYTES
+from chorister.shared.secagg.wire import MAX_MESSAGE_BYTES
 from chorister.shared.settings import SegmentPrivacy, Settings, TrainingTask
 from chorister.shared.signing import Certificate, SigningKey
 from chorister.shared.types import Adapter
 
 HELLO_LABEL = "chorister/1 hello"
 CHALLENGE_BYTES = 32
+MAX_INVITATION_BYTES = MAX_TERMS_BYTES + 4096
+MAX_APPLICATION_BYTES = MAX_MESSAGE_BYTES["advertisement"] + 2048
+MAX_ASSIGNMENT_BYTES = MAX_MESSAGE_BYTES["inbox"] + 4 * MAX_DIMENSION + 1024
 
 
 class RoundTask(Settings):
@@ -116,7 +121,10 @@ class Invitation:
             BadMessage: it is not one.
             BadSettings: the task has a value out of range.
         """
-        plain = codec.fields(codec.decode(data), {"terms": bytes, "task": dict}, "An invitation")
+        kinds = {"terms": bytes, "task": dict}
+        plain = codec.fields(
+            codec.decode(data, max_bytes=MAX_INVITATION_BYTES), kinds, "An invitation"
+        )
         return cls(plain["terms"], RoundTask.parse(plain["task"], "the round's task"))
 
 
@@ -146,7 +154,9 @@ class Application:
             BadMessage: it is not one.
         """
         kinds = {"advertisement": bytes, "consent_token": bytes}
-        plain = codec.fields(codec.decode(data), kinds, "An application")
+        plain = codec.fields(
+            codec.decode(data, max_bytes=MAX_APPLICATION_BYTES), kinds, "An application"
+        )
         return cls(plain["advertisement"], plain["consent_token"])
 
 
@@ -175,7 +185,9 @@ class Assignment:
             BadMessage: it is not one, or the adapter is not finite.
         """
         kinds = {"inbox": bytes, "spec": str, "values": bytes}
-        plain = codec.fields(codec.decode(data), kinds, "An assignment")
+        plain = codec.fields(
+            codec.decode(data, max_bytes=MAX_ASSIGNMENT_BYTES), kinds, "An assignment"
+        )
         if len(plain["values"]) % 4:
             raise BadMessage(
                 "An adapter is float32 values.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
 
 import cbor2
 import pytest
@@ -96,6 +97,30 @@ def test_no_tag_passes_whatever_it_holds(tag, content):
     for data in (cbor2.dumps(cbor2.CBORTag(tag, content)), cbor2.dumps(cbor2.CBORTag(tag, [1, 2]))):
         with pytest.raises(BadMessage):
             codec.decode(data)
+
+
+def test_items_are_counted_before_anything_is_built():
+    most = b"\x9a" + codec.MAX_ITEMS.to_bytes(4, "big") + bytes(codec.MAX_ITEMS)
+    tracemalloc.start()
+    try:
+        for items in (codec.MAX_ITEMS, 2**24):
+            with pytest.raises(BadMessage, match="items"):
+                codec.decode(b"\x9a" + items.to_bytes(4, "big") + bytes(items))
+            peak = tracemalloc.get_traced_memory()[1]
+            assert peak < 2**20 + 2 * items  # the message itself, twice
+    finally:
+        tracemalloc.stop()
+    one_less = codec.MAX_ITEMS - 1
+    assert len(codec.decode(b"\x9a" + one_less.to_bytes(4, "big") + most[-one_less:])) == one_less
+
+
+def test_a_fraction_of_two_large_numbers_is_not_reduced():
+    # Reduced to lowest terms, these two would take hours.
+    number = b"\xc2\x5a" + (8 * 2**20).to_bytes(4, "big") + b"\x03" * (8 * 2**20)
+    with pytest.raises(BadMessage, match="tag"):
+        codec.decode(b"\xd8\x1e\x82" + number + number)
+    with pytest.raises(BadMessage, match="tag"):
+        codec.decode(b"\x81\xd8\x1e\x82" + number + number)
 
 
 def test_order_of_keys_does_not_matter_for_a_digest():

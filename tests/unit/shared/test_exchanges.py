@@ -74,3 +74,16 @@ def test_an_adapter_that_is_no_finite_vector_is_refused(values):
 def test_a_task_out_of_range_is_refused(task):
     with pytest.raises(BadSettings):
         Invitation.from_bytes(codec.encode({"terms": b"", "task": task}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Invitation, Invitation(bytes(7000), TASK)),
+        (Application, Application(bytes(100), bytes(4000))),
+        (Assignment, Assignment(bytes(2**20), Adapter(np.zeros(2**23, np.float32), "s"))),
+    ],
+)
+def test_a_message_longer_than_any_honest_one_is_not_looked_at(kind, message):
+    with pytest.raises(BadMessage, match="holds at most"):
+        kind.from_bytes(message.to_bytes())

@@ -55,7 +55,7 @@ def _blocks(d: int, seed: bytes) -> list[tuple[slice, NDArray[np.float64]]]:
     size = 1 << (d.bit_length() - 1)
     starts = [0] if size == d else [0, d - size]
     stream = np.frombuffer(expand(seed, (size * len(starts) + 7) // 8), dtype=np.uint8)
-    signs: NDArray[np.float64] = 1.0 - 2.0 * np.unpackbits(stream, bitorder="little")
+    signs = np.array([1.0, -1.0])[np.unpackbits(stream, bitorder="little")]
     return [
         (slice(start, start + size), signs[i * size : (i + 1) * size])
         for i, start in enumerate(starts)
