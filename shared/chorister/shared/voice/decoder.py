@@ -135,11 +135,16 @@ class Decoder(nn.Module):
 
     def hidden(self, content: Tensor, f0_hz: Tensor, condition: Tensor) -> Tensor:
         """The last hidden layer, shape (B, F, width)."""
-        x = self.enter(torch.cat([content, pitch_channels(f0_hz)], dim=2))
+        x = self.begin(content, f0_hz)
         for block in self.blocks:
             x = block(x, condition)
         y: Tensor = self.norm(x)
         return y
+
+    def begin(self, content: Tensor, f0_hz: Tensor) -> Tensor:
+        """What the first block reads, shape (B, F, width); arguments as in `forward`."""
+        x: Tensor = self.enter(torch.cat([content, pitch_channels(f0_hz)], dim=2))
+        return x
 
     def forward(self, content: Tensor, f0_hz: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Predicts the envelopes.
@@ -152,7 +157,10 @@ class Decoder(nn.Module):
         Returns:
             log magnitudes of the harmonic and of the noise filter, shape (B, F, 80) each.
         """
-        hidden = self.hidden(content, f0_hz, condition)
+        return self.envelopes(self.hidden(content, f0_hz, condition))
+
+    def envelopes(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Both envelopes, shape (B, F, 80) each, from the last hidden layer (B, F, width)."""
         envelopes: Tensor = self.leave(hidden)
         if self.shared is not None:
             followed = (hidden - self.directions_mean) @ self.directions

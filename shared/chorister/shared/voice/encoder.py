@@ -52,10 +52,19 @@ class ContentEncoder(nn.Module):
         Returns:
             shape (B, F, content), each frame of mean 0 and variance 1.
         """
-        spread = mel_std.clamp(min=_SMALLEST_SPREAD)
-        x = self.enter((log_mel - mel_mean.unsqueeze(1)) / spread.unsqueeze(1))
+        x = self.begin(log_mel, mel_mean, mel_std)
         for block in self.blocks:
             x = block(x)
+        return self.finish(x)
+
+    def begin(self, log_mel: Tensor, mel_mean: Tensor, mel_std: Tensor) -> Tensor:
+        """What the first block reads, shape (B, F, width); arguments as in `forward`."""
+        spread = mel_std.clamp(min=_SMALLEST_SPREAD)
+        x: Tensor = self.enter((log_mel - mel_mean.unsqueeze(1)) / spread.unsqueeze(1))
+        return x
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Content from what the last block gives: (B, F, width) to (B, F, content)."""
         y: Tensor = self.norm(self.leave(x))
         return y
 

@@ -18,6 +18,7 @@ from chorister.shared.voice.frames import HOP_SAMPLES, hann
 GRAIN_SAMPLES = 320
 LOUDEST_LOG = 6.0
 QUIETEST_LOG = -12.0
+OVERLAP_HOPS = -(-FFT_SAMPLES // HOP_SAMPLES)
 _TOP_OF_BAND = 0.48
 _SMALLEST_SINE = 1e-4
 
@@ -76,8 +77,19 @@ class PulseTrain(nn.Module):
         Returns:
             shape (B, F * 160).
         """
-        f0, cycles = self.cycles(f0_hz, start_cycles)
-        phase = (cycles - torch.round(cycles)).to(f0_hz.dtype)
+        return self.pulses(*self.cycles(f0_hz, start_cycles))
+
+    def pulses(self, f0: Tensor, cycles: Tensor) -> Tensor:
+        """Pulses from F0 and phase at every sample.
+
+        Args:
+            f0: shape (B, T), 0 where unvoiced.
+            cycles: shape (B, T), float64.
+
+        Returns:
+            shape (B, T).
+        """
+        phase = (cycles - torch.round(cycles)).to(f0.dtype)
         harmonics = torch.floor(_TOP_OF_BAND * SAMPLE_RATE_HZ / f0.clamp(min=1.0))
         sine = torch.sin(torch.pi * phase)
         flat = sine.abs() < _SMALLEST_SINE
@@ -163,10 +175,27 @@ class Vocoder(nn.Module):
         Returns:
             shape (B, F * 160), 16 kHz.
         """
+        with torch.no_grad():
+            pulses = self._grains(self.pulse_train(f0_hz, start_cycles))
+            hisses = self._grains(hiss)
+        return self._overlap_add(self.grain_frames(harmonic, noise, pulses, hisses))
+
+    def grain_frames(self, harmonic: Tensor, noise: Tensor, pulses: Tensor, hiss: Tensor) -> Tensor:
+        """Each frame's grains, filtered, to be overlapped and added.
+
+        Args:
+            harmonic: shape (B, F, 80), as in `forward`.
+            noise: shape (B, F, 80), as in `forward`.
+            pulses: shape (B, F, 320), 80 samples before each frame to 80 after it.
+            hiss: shape (B, F, 320), likewise.
+
+        Returns:
+            shape (B, F, 512), from 80 samples before each frame on.
+        """
         harmonic = harmonic.clamp(QUIETEST_LOG, LOUDEST_LOG)
         noise = noise.clamp(QUIETEST_LOG, LOUDEST_LOG)
         with torch.no_grad():
-            pulse_re, pulse_im = self._spectrum(self.pulse_train(f0_hz, start_cycles))
+            pulse_re, pulse_im = self._spectrum(pulses)
             hiss_re, hiss_im = self._spectrum(hiss)
         size = torch.exp(harmonic @ self.to_bins)
         angle = harmonic @ self.to_phase
@@ -174,33 +203,47 @@ class Vocoder(nn.Module):
         breath = torch.exp(noise @ self.to_bins)
         real = filter_re * pulse_re - filter_im * pulse_im + breath * hiss_re
         imaginary = filter_re * pulse_im + filter_im * pulse_re + breath * hiss_im
-        return self._overlap_add(real, imaginary)
+        if self.as_products:
+            frames: Tensor = torch.cat([real, imaginary], dim=2) @ self.inverse_dft
+        else:
+            frames = torch.fft.irfft(torch.complex(real, imaginary), FFT_SAMPLES)
+        return frames
 
-    def _spectrum(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Grains on the frame grid, shape (B, F, 257) each."""
+    def _grains(self, samples: Tensor) -> Tensor:
+        """Grains on the frame grid: shape (B, F * 160) to (B, F, 320)."""
         edge = (GRAIN_SAMPLES - HOP_SAMPLES) // 2
         padded = nn.functional.pad(samples, (edge, edge))
         if not self.as_products:
-            spectrum = torch.fft.rfft(
-                padded.unfold(1, GRAIN_SAMPLES, HOP_SAMPLES) * self.window, FFT_SAMPLES
-            )
-            return spectrum.real, spectrum.imag
+            return padded.unfold(1, GRAIN_SAMPLES, HOP_SAMPLES)
         blocks = padded.reshape(padded.shape[0], -1, HOP_SAMPLES)
-        grains = torch.cat([blocks[:, :-1], blocks[:, 1:]], dim=2) * self.window
-        parts = grains @ self.forward_dft
+        return torch.cat([blocks[:, :-1], blocks[:, 1:]], dim=2)
+
+    def _spectrum(self, grains: Tensor) -> tuple[Tensor, Tensor]:
+        """Transforms of windowed grains, shape (B, F, 257) each."""
+        if not self.as_products:
+            spectrum = torch.fft.rfft(grains * self.window, FFT_SAMPLES)
+            return spectrum.real, spectrum.imag
+        parts = (grains * self.window) @ self.forward_dft
         return parts[..., :FFT_BINS], parts[..., FFT_BINS:]
 
-    def _overlap_add(self, real: Tensor, imaginary: Tensor) -> Tensor:
-        if self.as_products:
-            frames = torch.cat([real, imaginary], dim=2) @ self.inverse_dft
-        else:
-            frames = torch.fft.irfft(torch.complex(real, imaginary), FFT_SAMPLES)
-        blocks_a_frame = -(-FFT_SAMPLES // HOP_SAMPLES)
-        frames = nn.functional.pad(frames, (0, blocks_a_frame * HOP_SAMPLES - FFT_SAMPLES))
-        total = frames.new_zeros(())
-        for block in range(blocks_a_frame):
-            part = frames[:, :, block * HOP_SAMPLES : (block + 1) * HOP_SAMPLES]
-            placed = nn.functional.pad(part, (0, 0, block, blocks_a_frame - block))
-            total = total + placed
+    def _overlap_add(self, frames: Tensor) -> Tensor:
         edge = (GRAIN_SAMPLES - HOP_SAMPLES) // 2
-        return total.flatten(1)[:, edge : edge + real.shape[1] * HOP_SAMPLES]
+        count = frames.shape[1] * HOP_SAMPLES
+        return overlapped(frames).flatten(1)[:, edge : edge + count]
+
+
+def overlapped(frames: Tensor) -> Tensor:
+    """Frames laid on top of each other, a hop apart.
+
+    Args:
+        frames: shape (B, F, 512).
+
+    Returns:
+        shape (B, F + 4, 160), hop by hop from the first frame's first sample on.
+    """
+    frames = nn.functional.pad(frames, (0, OVERLAP_HOPS * HOP_SAMPLES - FFT_SAMPLES))
+    total = frames.new_zeros(())
+    for hop in range(OVERLAP_HOPS):
+        part = frames[:, :, hop * HOP_SAMPLES : (hop + 1) * HOP_SAMPLES]
+        total = total + nn.functional.pad(part, (0, 0, hop, OVERLAP_HOPS - hop))
+    return total
