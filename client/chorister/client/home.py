@@ -19,10 +19,10 @@ from pathlib import Path
 
 from chorister.client import consent
 from chorister.client.consent import ConsentRecord, Permit, Purpose
-from chorister.client.vault import WITHDRAWN_FILE, Vault, read_marker
+from chorister.client.vault import WITHDRAWN_FILE, Vault, check_in_use, read_marker
 from chorister.client.vault_key import KEY_FILE, uses_keyring
 from chorister.shared import codec
-from chorister.shared.errors import ConsentRefused, UsageError
+from chorister.shared.errors import ChoristerError, ConsentRefused, UsageError
 from chorister.shared.privacy.ledger_file import LedgerFile, system_clock
 from chorister.shared.randomness import SystemRandomness
 from chorister.shared.signing import SigningKey, VerifyKey
@@ -78,7 +78,13 @@ class Home:
 
         Raises:
             ConsentRefused: the consent does not cover it.
+            VaultError: the vault was moved to another machine.
         """
+        try:
+            check_in_use(self.folder)  # another process may have ended it since it was opened
+        except ChoristerError as error:
+            self.ledger.append("refusal", purpose=purpose, reason=error.found)
+            raise
         return consent.permit(
             self.consent, purpose, device=self.device, now_s=self.now_s(), ledger=self.ledger
         )
@@ -161,7 +167,9 @@ def open_or_create_from(options: argparse.Namespace) -> Home:
     folder = vault_folder(options)
     if exists(folder):
         return open_from(options)
-    return create_home(folder, None if options.keyring else new_passphrase(options))
+    if options.keyring:
+        return create_home(folder, None)
+    return create_home(folder, choose_passphrase(named_file(options), "new vault"))
 
 
 def open_home(
@@ -219,19 +227,23 @@ def passphrase_for(folder: Path, options: argparse.Namespace) -> str | None:
     """
     if uses_keyring(folder):
         return None
-    found = _from_file(options.passphrase_file)
+    found = read_passphrase(named_file(options))
     return ask("Passphrase of the vault: ") if found is None else found
 
 
-def new_passphrase(options: argparse.Namespace) -> str:
-    """Return a passphrase that a person chose, typed twice.
+def choose_passphrase(path: Path | None, what: str) -> str:
+    """Return a new passphrase: a file's first line, or what a person typed twice.
+
+    Args:
+        path: the file; None asks.
+        what: what it will open, for the question.
 
     Raises:
         UsageError: too short, not the same twice, or there is nobody to ask.
     """
-    found = _from_file(options.passphrase_file)
+    found = None if path is None else read_passphrase(path)
     if found is None:
-        found = ask(f"New passphrase for the vault, {LEAST_PASSPHRASE} characters or more: ")
+        found = ask(f"New passphrase of the {what}, {LEAST_PASSPHRASE} characters or more: ")
         if ask("Once more: ") != found:
             raise UsageError("Both times the same is typed.", "two passphrases", "Try again.")
     if len(found) < LEAST_PASSPHRASE:
@@ -258,17 +270,28 @@ def ask(prompt: str) -> str:
     return getpass.getpass(prompt)
 
 
-def _from_file(path: Path | None) -> str | None:
-    named = path or os.environ.get(PASSPHRASE_FILE_VARIABLE)
-    if not named:
+def read_passphrase(path: Path | None) -> str | None:
+    """Return the first line of a file, None if no file is named.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    if path is None:
         return None
     try:
-        lines = Path(named).read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise UsageError(
-            "The passphrase's file can be read.", f"{named}: {error}", "Check the path."
+            "The passphrase's file can be read.", f"{path}: {error}", "Check the path."
         ) from None
     return lines[0] if lines else ""
+
+
+def named_file(options: argparse.Namespace) -> Path | None:
+    """Return the passphrase's file that options or environment name, None if neither does."""
+    named: Path | None = options.passphrase_file
+    from_environment = os.environ.get(PASSPHRASE_FILE_VARIABLE)
+    return named or (Path(from_environment) if from_environment else None)
 
 
 def _home(vault: Vault, clock: Callable[[], int]) -> Home:
