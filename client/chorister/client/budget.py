@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from chorister.shared.privacy.budget import Limit
+from chorister.shared.privacy.budget import ALLOWED_UNFINISHED, Limit
 from chorister.shared.privacy.budget_file import BudgetFile
 from chorister.shared.privacy.events import PrivacyEvent
 from chorister.shared.privacy.ledger_file import system_clock
@@ -21,6 +21,8 @@ class DeviceBudget:
         device_id: the device's pseudonym.
         federation: the federation it is for.
         clock: where the time of a booking comes from.
+        allowed_unfinished: rounds that may be charged without a sum, beyond as many as came to
+            one: what a server can waste by aborting. Its owner may raise it.
 
     Raises:
         BadLedger: the journal was altered, or is another device's.
@@ -35,9 +37,12 @@ class DeviceBudget:
         device_id: str,
         federation: str,
         clock: Callable[[], int] = system_clock,
+        allowed_unfinished: int = ALLOWED_UNFINISHED,
     ) -> None:
-        limits = {"segment": segment, "speaker": speaker}
-        self._file = BudgetFile(path, limits, owner=device_id, federation=federation, clock=clock)
+        self._file = BudgetFile(
+            path, {"segment": segment, "speaker": speaker}, owner=device_id, federation=federation,
+            clock=clock, allowed_unfinished=allowed_unfinished,
+        )  # fmt: skip
 
     def reserve(
         self, round_id: str, *, segment: PrivacyEvent | None, speaker: PrivacyEvent | None
@@ -63,9 +68,17 @@ class DeviceBudget:
         """Give it back if nothing left the device; False if it stays charged."""
         return self._file.release(round_id)
 
-    def covers_speaker(self, event: PrivacyEvent) -> bool:
-        """Return whether the speaker's limit covers one more event; nothing is booked."""
-        return self._file.covers("speaker", event)
+    def finish(self, round_id: str) -> None:
+        """Say that a sum came of a spent round: this device revealed shares for it."""
+        self._file.finish(round_id)
+
+    def check_speaker(self, event: PrivacyEvent) -> None:
+        """Return if the speaker's limit covers one more event; nothing is booked.
+
+        Raises:
+            BudgetExhausted: it does not, or too many rounds were charged without a sum.
+        """
+        self._file.check({"speaker": event})
 
     def epsilon_segment(self) -> float:
         """Return the segment unit's epsilon so far, reserved rounds included."""

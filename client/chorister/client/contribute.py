@@ -19,7 +19,7 @@ from chorister.client.secagg_party import Party
 from chorister.client.train import planned_event, train_shared_adapter
 from chorister.shared import codec
 from chorister.shared.adapter_digest import adapter_digest
-from chorister.shared.errors import BudgetExhausted, ProtocolViolation
+from chorister.shared.errors import ProtocolViolation
 from chorister.shared.exchanges import (
     Application,
     Assignment,
@@ -154,6 +154,7 @@ def reveal(device: Device, round_id: str, request: bytes) -> bytes:
     party, _ = _resume(device, round_id, after="confirm")
     shares = party.reveal(UnmaskRequest.from_bytes(request), device.signing_key)
     device.rounds.end(round_id)  # on disk before it is sent
+    device.budget.finish(round_id)
     device.ledger.append("round", round=round_id, action="revealed")
     return shares.to_bytes()
 
@@ -175,12 +176,8 @@ def _check_task(device: Device, task: RoundTask) -> None:
 
 def _check_budget(device: Device, terms: RoundTerms) -> None:
     event = speaker_event(terms)
-    if event is not None and not device.budget.covers_speaker(event):
-        raise BudgetExhausted(
-            "A round starts only where the speaker's budget covers it.",
-            f"epsilon {device.budget.epsilon_speaker():.4g} is booked so far",
-            "Nothing was trained. A budget does not come back.",
-        )
+    if event is not None:
+        device.budget.check_speaker(event)
 
 
 def _randomness(device: Device, round_id: str) -> Randomness:

@@ -1,26 +1,33 @@
 """The rules of a privacy budget: reserve before training, spend before sending. No I/O.
 
-    reserve ---> spend        the noise is out: charged for ever
+    reserve ---> spend ---> finish    the noise is out: charged for ever, and a sum came of it
+       |           |
+       |           +------> (nothing) the round was aborted: charged all the same
        |
-       +-------> release      only if nothing left the device, and only by who reserved
+       +-------> release              only if nothing left the device, and only by who reserved
        |
-       +-------> (nothing)    a crash: stays reserved, and counts like spent
+       +-------> (nothing)            a crash: stays reserved, and counts like spent
 
 What is booked are privacy events, never epsilons: epsilons of rounds do not add up, and a better
 accountant may read the same events later. Accounts of different privacy units are never added.
+
+A server that lets devices send and then aborts would drain their budgets for nothing. So a device
+stops once it was charged `ALLOWED_UNFINISHED` rounds more without a sum than with one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from chorister.shared.errors import BadLedger, BudgetExhausted, ProtocolViolation
 from chorister.shared.privacy.events import Epsilon, PrivacyEvent
 from chorister.shared.privacy.ledger import Json
 
-Step = Literal["reserve", "spend", "release"]
+Step = Literal["reserve", "spend", "finish", "release"]
+ALLOWED_UNFINISHED = 5
+"""Rounds that may be charged without a sum, beyond as many as came to one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +72,9 @@ class Booking:
         Raises:
             BadLedger: they hold something else.
         """
-        step, round_id, charges = (fields.get(name) for name in ("step", "round", "charges"))
-        if (
-            step not in ("reserve", "spend", "release")
-            or not isinstance(round_id, str)
-            or not isinstance(charges, dict)
-        ):
+        found, round_id, charges = (fields.get(name) for name in ("step", "round", "charges"))
+        step: Step | None = next((known for known in get_args(Step) if known == found), None)
+        if step is None or not isinstance(round_id, str) or not isinstance(charges, dict):
             raise BadLedger(
                 "A budget's journal holds bookings: step, round and charges.", repr(fields)[:200],
                 "Restore the budget's journal from a backup.",
@@ -84,9 +88,12 @@ class Book:
 
     Args:
         limits: privacy unit to its limit.
+        allowed_unfinished: rounds that may be charged without a sum, beyond as many as came to
+            one; None for no cap.
     """
 
     limits: Mapping[str, Limit]
+    allowed_unfinished: int | None = None
     _open: dict[str, Mapping[str, PrivacyEvent]] = field(default_factory=dict)
     _states: dict[str, Step] = field(default_factory=dict)
     _spent: dict[str, list[PrivacyEvent]] = field(default_factory=dict)
@@ -95,7 +102,8 @@ class Book:
         """Return the reservation that books these charges, if every limit covers it.
 
         Raises:
-            BudgetExhausted: with it, an account would pass its limit (or its epsilon is no number).
+            BudgetExhausted: with it, an account would pass its limit (or its epsilon is no number),
+                or too many rounds were charged without a sum.
             ProtocolViolation: the round was reserved before, or an event is out of range.
         """
         if round_id in self._states:
@@ -104,6 +112,20 @@ class Book:
                 f"round '{round_id}' again, which is at '{self._states[round_id]}'",
                 "Start a new round under a new id.",
             )
+        self.check(charges, f"with round '{round_id}'")
+        return Booking("reserve", round_id, dict(charges))
+
+    def check(self, charges: Mapping[str, PrivacyEvent], with_what: str = "with it") -> None:
+        """Return if every limit covers these charges; nothing is booked.
+
+        Args:
+            charges: account to event, at least one.
+            with_what: what they are for, for the error.
+
+        Raises:
+            BudgetExhausted: an account would pass its limit, or too many rounds came to nothing.
+            ProtocolViolation: an event is out of range.
+        """
         if not charges or not all(event.is_valid() for event in charges.values()):
             raise ProtocolViolation(
                 "A reservation names at least one event, each with its values in range.",
@@ -124,12 +146,33 @@ class Book:
                 raise BudgetExhausted(
                     f"The budget of '{account}' is epsilon {limit.epsilon_max:g} at delta "
                     f"{limit.delta:g} over its whole life.",
-                    f"epsilon {epsilon:.4g} with round '{round_id}' "
+                    f"epsilon {epsilon:.4g} {with_what} "
                     f"(epsilon {self.epsilon(account):.4g} is booked so far)",
                     "Nothing was trained. Raise the noise or leave the federation; "
                     "a budget does not come back.",
                 )
-        return Booking("reserve", round_id, dict(charges))
+        unfinished, finished = self.outcomes()
+        cap = self.allowed_unfinished
+        if cap is not None and unfinished - finished >= cap:
+            raise BudgetExhausted(
+                f"A device is charged at most {cap} rounds more without a sum than with one.",
+                f"{unfinished} without and {finished} with one",
+                "Nothing was trained. Ask the operator why rounds are aborted; the owner of the "
+                "device may allow more.",
+            )
+
+    def outcomes(self) -> tuple[int, int]:
+        """Return how many charged rounds came to no sum (as far as known) and how many to one."""
+        states = list(self._states.values())
+        return states.count("reserve") + states.count("spend"), states.count("finish")
+
+    def plan_finish(self, round_id: str) -> Booking | None:
+        """Return the booking that says that a sum came of a spent round, None if it is not at that.
+
+        A round without noise was never booked, and one may be finished twice: both are nothing to
+        book.
+        """
+        return Booking("finish", round_id) if self._states.get(round_id) == "spend" else None
 
     def plan_spend(self, round_id: str) -> Booking | None:
         """Return the booking that makes a reservation permanent, None if it is already spent.
@@ -138,7 +181,7 @@ class Book:
             ProtocolViolation: the round was never reserved, or was released.
         """
         state = self._states.get(round_id)
-        if state == "spend":
+        if state in ("spend", "finish"):
             return None
         if state != "reserve":
             raise ProtocolViolation(
@@ -165,6 +208,7 @@ class Book:
         before: dict[Step, Step | None] = {
             "reserve": None,
             "spend": "reserve",
+            "finish": "spend",
             "release": "reserve",
         }
         if self._states.get(booking.round_id) != before[booking.step]:
@@ -176,14 +220,14 @@ class Book:
         self._states[booking.round_id] = booking.step
         if booking.step == "reserve":
             self._open[booking.round_id] = booking.charges
-        else:
+        elif booking.step != "finish":
             charges = self._open.pop(booking.round_id)
             if booking.step == "spend":
                 for account, event in charges.items():
                     self._spent.setdefault(account, []).append(event)
 
     def covers(self, account: str, event: PrivacyEvent) -> bool:
-        """Return whether an account's limit covers one more event."""
+        """Return whether an account's limit covers one more event; the cap is not looked at."""
         limit = self._limit(account)
         return (
             event.is_valid() and limit.epsilon((*self.events(account), event)) <= limit.epsilon_max
@@ -191,8 +235,19 @@ class Book:
 
     def events(self, account: str) -> tuple[PrivacyEvent, ...]:
         """Return what is booked on an account: spent first, then reserved."""
-        reserved = [charges[account] for charges in self._open.values() if account in charges]
-        return (*self._spent.get(account, ()), *reserved)
+        return (*self.spent(account), *self.reserved(account))
+
+    def spent(self, account: str) -> tuple[PrivacyEvent, ...]:
+        """Return what was spent on an account."""
+        return tuple(self._spent.get(account, ()))
+
+    def reserved(self, account: str) -> tuple[PrivacyEvent, ...]:
+        """Return what is reserved on an account: a round is under way, or a crash ended it."""
+        return tuple(charges[account] for charges in self._open.values() if account in charges)
+
+    def rounds(self) -> Mapping[str, Step]:
+        """Return each round's last step, in the order of reservation."""
+        return dict(self._states)
 
     def epsilon(self, account: str) -> float:
         """Return the epsilon of all events booked on an account, 0 if there are none."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 
 from chorister.shared.privacy.budget import Book, Booking, Limit
 from chorister.shared.privacy.events import PrivacyEvent
-from chorister.shared.privacy.ledger import Entry
+from chorister.shared.privacy.ledger import Entry, Json
 from chorister.shared.privacy.ledger_file import LedgerFile, system_clock
 
 
@@ -21,6 +22,8 @@ class BudgetFile:
         owner: whose budget: a device's pseudonym or 'server'.
         federation: the federation it is for.
         clock: where the time of a booking comes from.
+        allowed_unfinished: rounds that may be charged without a sum, beyond as many as came to
+            one; None for no cap.
 
     Raises:
         BadLedger: the journal was altered, or is another owner's.
@@ -34,8 +37,10 @@ class BudgetFile:
         owner: str,
         federation: str,
         clock: Callable[[], int] = system_clock,
+        allowed_unfinished: int | None = None,
     ) -> None:
-        self._book = Book(limits)
+        self._book = Book(limits, allowed_unfinished)
+        self._noted: Json = None
         self._journal = LedgerFile(
             path,
             owner=f"budget of {owner}",
@@ -44,6 +49,7 @@ class BudgetFile:
             on_entry=self._take,
         )
         self._mine: set[str] = set()
+        self._note_limits(limits)
 
     def reserve(self, round_id: str, charges: Mapping[str, PrivacyEvent]) -> None:
         """Book a round's charges before anything is trained, all accounts or none.
@@ -73,6 +79,23 @@ class BudgetFile:
             if booking is not None:
                 self._write(booking)
         self._mine.discard(round_id)
+
+    def finish(self, round_id: str) -> None:
+        """Say that a sum came of a spent round; nothing to book for any other."""
+        with self._locked() as book:
+            booking = book.plan_finish(round_id)
+            if booking is not None:
+                self._write(booking)
+
+    def check(self, charges: Mapping[str, PrivacyEvent]) -> None:
+        """Return if every limit covers these charges; nothing is booked.
+
+        Raises:
+            BudgetExhausted: a limit does not cover it, or too many rounds came to nothing.
+            ProtocolViolation: an event is out of range.
+        """
+        with self._locked() as book:
+            book.check(charges)
 
     def release(self, round_id: str) -> bool:
         """Give a reservation back if nothing left the device, and return whether it was given back.
@@ -112,6 +135,19 @@ class BudgetFile:
         with self._locked() as book:
             return book.accounts()
 
+    def _note_limits(self, limits: Mapping[str, Limit]) -> None:
+        """Put the limits into the journal if they are not those that it holds last."""
+        wanted: Json = {
+            unit: {
+                "epsilon_max": limit.epsilon_max if isfinite(limit.epsilon_max) else None,
+                "delta": limit.delta,
+            }
+            for unit, limit in sorted(limits.items())
+        }
+        with self._journal.locked():
+            if self._noted != wanted:
+                self._journal.append_locked("note", {"limits": wanted})
+
     @contextmanager
     def _locked(self) -> Iterator[Book]:
         with self._journal.locked():
@@ -123,3 +159,5 @@ class BudgetFile:
     def _take(self, entry: Entry) -> None:
         if entry.kind == "budget":
             self._book.apply(Booking.from_fields(entry.fields))
+        elif "limits" in entry.fields:
+            self._noted = entry.fields["limits"]

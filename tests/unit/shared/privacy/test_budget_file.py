@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -51,6 +52,8 @@ budget.reserve("r1", {"speaker": EVENT})
 print("reserved", flush=True)
 budget.spend("r1")
 print("spent", flush=True)
+budget.finish("r1")
+print("finished", flush=True)
 budget.reserve("r2", {"speaker": EVENT})
 print("reserved", flush=True)
 budget.release("r2")
@@ -61,7 +64,7 @@ CRASHES = [
     (name, when, count)
     for name, whens in (("write", ("before", "half", "after")), ("fsync", ("before", "after")))
     for when in whens
-    for count in (1, 2, 3, 4)
+    for count in (1, 2, 3, 4, 5)
 ]
 
 
@@ -76,9 +79,9 @@ def test_killed_at_any_step_it_never_forgets_what_it_said_was_booked(tmp_path, n
     booked = said.count("reserved") - said.count("released")
     # What was under way may have been booked or not; what was said to be booked is, and a release
     # that was not said to be done may have been done only if it was under way.
-    under_way = 1 if len(said) < 4 else 0
+    under_way = 1 if len(said) < 5 else 0
     found = opened(path).epsilon("speaker")
-    releasing = len(said) == 3
+    releasing = len(said) == 4
     assert booked - (1 if releasing else 0) <= found <= booked + under_way
     again = opened(path)
     # Whatever is open after a crash is charged: nobody knows what left the device.
@@ -175,3 +178,40 @@ def test_a_journal_that_cannot_be_written_books_nothing(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert b.epsilon("speaker") == 0
     b.reserve("r1", {"speaker": EVENT})
+
+
+def test_a_server_that_lets_devices_send_and_aborts_is_stopped_by_a_cap(tmp_path):
+    path = tmp_path / "budget.jsonl"
+
+    def capped():
+        limits = {"speaker": Limit(99.0, 1e-5, lambda events: float(len(events)))}
+        return BudgetFile(path, limits, owner="device", federation="choir", allowed_unfinished=2)
+
+    def charge(round_id, *, finish):
+        capped().reserve(round_id, {"speaker": EVENT})
+        capped().spend(round_id)
+        if finish:
+            capped().finish(round_id)
+
+    charge("r1", finish=True)
+    charge("r2", finish=False)
+    charge("r3", finish=False)
+    capped().reserve("r4", {"speaker": EVENT})  # a crash: nobody knows, so it counts
+    for _ in range(2):
+        with pytest.raises(BudgetExhausted, match="3 without and 1 with one"):
+            capped().reserve("r5", {"speaker": EVENT})
+        with pytest.raises(BudgetExhausted):
+            capped().check({"speaker": EVENT})
+    # A sum that comes late counts, and what was charged stays charged.
+    capped().finish("r3")
+    charge("r5", finish=True)
+    assert capped().epsilon("speaker") == 5
+
+
+def test_the_limits_are_in_the_journal_once_and_again_when_they_change(tmp_path):
+    path = tmp_path / "budget.jsonl"
+    for limit in (3.0, 3.0, 4.0, float("inf")):
+        opened(path, limit)
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    noted = [e["fields"]["limits"]["speaker"] for e in lines if e["kind"] == "note"]
+    assert noted == [{"epsilon_max": most, "delta": 1e-5} for most in (3.0, 4.0, None)]
