@@ -157,6 +157,18 @@ def open_from(options: argparse.Namespace, *, even_if_ended: bool = False) -> Ho
     return open_home(folder, passphrase_for(folder, options), even_if_ended=even_if_ended)
 
 
+def open_vault_from(options: argparse.Namespace) -> Vault:
+    """Return the vault that a command's options name, whatever state its items are in.
+
+    Raises:
+        VaultError: as `Vault.open`.
+        UsageError: no passphrase can be asked for.
+    """
+    folder = vault_folder(options)
+    passphrase = passphrase_for(folder, options)
+    return Vault.open(folder, passphrase, SystemRandomness(), even_if_ended=True)
+
+
 def open_or_create_from(options: argparse.Namespace) -> Home:
     """Return the home that a command's options name, new if there is none.
 

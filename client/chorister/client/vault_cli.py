@@ -36,7 +36,7 @@ def verify(argv: Sequence[str]) -> int:
         "--repair", action="store_true", help="make the index anew from the items that open"
     )
     options = _parse(parser, argv)
-    vault = home.open_from(options, even_if_ended=True).vault
+    vault = home.open_vault_from(options)
     found = vault.repair() if options.repair else vault.verify()
     kinds = Counter(item.kind for item in found.sound)
     if options.json:
@@ -70,7 +70,7 @@ def change_passphrase(argv: Sequence[str]) -> int:
         "--new-passphrase-file", type=Path, metavar="FILE", help="read the new one from FILE"
     )
     options = _parse(parser, argv)
-    vault = home.open_from(options).vault
+    vault = home.open_vault_from(options)
     vault.change_passphrase(_new(options, options.new_passphrase_file))
     say(f"{vault.folder}: " + ("opens by the keyring" if options.keyring else "new passphrase"))
     return 0
