@@ -81,7 +81,7 @@ def change_pitch(samples: FloatArray, ratio: float) -> FloatArray:
     stretch = Signalsmith.Stretch()
     stretch.preset(1, SAMPLE_RATE_HZ)
     stretch.setTransposeFactor(ratio)
-    moved = np.asarray(stretch.process(samples[None])[0], np.float32)
+    moved = np.asarray(stretch.process(samples[None]), np.float32)[0]
     return change_formants(moved, 1.0 / ratio)
 
 
