@@ -150,7 +150,7 @@ def _build(
     card = VoiceCard(
         base_sha256=origin.base_sha256,
         shared_adapter_sha256=origin.shared_adapter_sha256,
-        personal_adapter_sha256=_personal_sha256(model),
+        personal_adapter_sha256=personal_sha256(model),
         consent_sha256=permit.consent_sha256,
         purpose=purpose,
         target=origin.target,
@@ -319,7 +319,8 @@ def _traced(
     return onnx.load_from_string(written.getvalue())
 
 
-def _personal_sha256(model: VoiceModel) -> str:
+def personal_sha256(model: VoiceModel) -> str:
+    """Digest of the attached personal adapter, '' where none is."""
     if model.decoder.condition.offset is None:
         return ""
     digest = hashlib.sha256(b"chorister/1 personal adapter\x00")

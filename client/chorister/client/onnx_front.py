@@ -26,7 +26,11 @@ _LATER = 1e9
 
 def add_log_mel(graph: Graph, samples: str) -> str:
     """`features.log_mel`: value of shape (F * 160,) to (F, 80)."""
-    padded = graph("Pad", samples, graph.ints(_EDGE, _EDGE))
+    return add_framed_log_mel(graph, graph("Pad", samples, graph.ints(_EDGE, _EDGE)))
+
+
+def add_framed_log_mel(graph: Graph, padded: str) -> str:
+    """The same where the samples before and after are there: (F * 160 + 240,) to (F, 80)."""
     padded = graph("Unsqueeze", padded, graph.ints(0, 1))
     basis = np.fft.rfft(np.eye(features.FFT_SAMPLES)[: features.WINDOW_SAMPLES], axis=1)
     windowed = hann(features.WINDOW_SAMPLES).astype(np.float64)[:, None] * basis

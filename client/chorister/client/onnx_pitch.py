@@ -32,19 +32,23 @@ def add_f0(graph: Graph, samples: str) -> str:
     Returns:
         value of shape (F,), float32, Hz, 0 where unvoiced.
     """
-    difference = _normalised_difference(graph, samples)
+    padded = graph("Pad", samples, graph.ints(_EDGE, _EDGE))
+    difference = add_normalised_difference(graph, padded)
+    return add_refined(graph, difference, _best_path(graph, add_costs(graph, difference)))
+
+
+def add_costs(graph: Graph, difference: str) -> str:
+    """Cost of each voiced state: (F, 261) to (F, 128)."""
     octaves = np.log2(f0.HIGHEST_HZ / f0.state_hz())
-    costs = graph(
+    return graph(
         "Add",
         graph("MatMul", difference, graph.constant(f0.state_filters())),
         graph.constant((np.float32(f0.OCTAVE_COST) * octaves).astype(np.float32)),
     )
-    return _refined(graph, difference, _best_path(graph, costs))
 
 
-def _normalised_difference(graph: Graph, samples: str) -> str:
-    """Shape (F * 160,) to (F, 261)."""
-    padded = graph("Pad", samples, graph.ints(_EDGE, _EDGE))
+def add_normalised_difference(graph: Graph, padded: str) -> str:
+    """`f0.normalised_difference` with the samples around it: (F * 160 + 612,) to (F, 261)."""
     length = graph("Sub", graph("Shape", padded), graph.ints(f0.LONGEST_LAG))
     here = graph("Slice", padded, graph.ints(0), length, graph.ints(0))
     lag_body = Graph("lag")
@@ -77,12 +81,9 @@ def _best_path(graph: Graph, costs: str) -> str:
     unvoiced = graph.constant(np.array([f0.UNVOICED_COST], np.float32))
     first = graph("Squeeze", graph.part(costs, 0, 1, 0), graph.ints(0))
     voiced_end, unvoiced_end, came_from = graph.several(
-        "Scan", 3, first, unvoiced, ahead, num_scan_inputs=1, body=_forward_step().body()
+        "Scan", 3, first, unvoiced, ahead, num_scan_inputs=1, body=forward_step().body()
     )
-    lowest = graph("ReduceMin", voiced_end, graph.ints(0))
-    ends_voiced = graph("Less", lowest, unvoiced_end)
-    cheapest = graph("ArgMin", voiced_end, axis=0)
-    last = graph("Where", ends_voiced, cheapest, graph.ints(f0.STATES))
+    last = add_cheapest(graph, voiced_end, unvoiced_end)
     _, before = graph.several(
         "Scan",
         2,
@@ -96,8 +97,16 @@ def _best_path(graph: Graph, costs: str) -> str:
     return graph("Concat", graph("Squeeze", before, graph.ints(1)), last, axis=0)
 
 
-def _forward_step() -> Graph:
-    """One frame of the search: cheapest cost of every state, and the state before it."""
+def forward_step(*, begins: bool = False) -> Graph:
+    """One frame of the search, as the body of a loop.
+
+    Inputs, and the first outputs: cost of the cheapest walk to every voiced state, (128), and to
+    the unvoiced one, (1). Then the frame's costs, (128). Last output: each state's best one before.
+
+    Args:
+        begins: with one more input, (1): 0 for a frame before the first, which changes nothing;
+            and one more output, (1): the state in which the cheapest walk ends.
+    """
     step = Graph("forward")
     voiced = step.input("forward/voiced", np.float32, [f0.STATES])
     unvoiced = step.input("forward/unvoiced", np.float32, [1])
@@ -126,11 +135,25 @@ def _forward_step() -> Graph:
     own = step.constant(np.array([f0.UNVOICED_COST], np.float32))
     unvoiced = step("Add", step("Min", unvoiced, ending), own)
     base = step("Min", unvoiced, step("ReduceMin", voiced, step.ints(0)))
-    step.output(step("Sub", voiced, base), "forward/voiced_next", np.float32, [f0.STATES])
-    step.output(step("Sub", unvoiced, base), "forward/unvoiced_next", np.float32, [1])
+    voiced, unvoiced = step("Sub", voiced, base), step("Sub", unvoiced, base)
+    if begins:
+        begun = step.input("forward/begun", np.float32, [1])
+        voiced, unvoiced = step("Mul", voiced, begun), step("Mul", unvoiced, begun)
+    step.output(voiced, "forward/voiced_next", np.float32, [f0.STATES])
+    step.output(unvoiced, "forward/unvoiced_next", np.float32, [1])
     pointers = step("Concat", came_from, came_from_unvoiced, axis=0)
     step.output(pointers, "forward/came_from", np.int64, [f0.STATES + 1])
+    if begins:
+        step.output(add_cheapest(step, voiced, unvoiced), "forward/cheapest", np.int64, [1])
     return step
+
+
+def add_cheapest(graph: Graph, voiced: str, unvoiced: str) -> str:
+    """The state that the cheapest walk ends in: costs (128) and (1) to (1), int64."""
+    lowest = graph("ReduceMin", voiced, graph.ints(0))
+    ends_voiced = graph("Less", lowest, unvoiced)
+    nearest = graph("ArgMin", voiced, axis=0)
+    return graph("Where", ends_voiced, nearest, graph.ints(f0.STATES))
 
 
 def _backward_step() -> Graph:
@@ -143,7 +166,7 @@ def _backward_step() -> Graph:
     return step
 
 
-def _refined(graph: Graph, difference: str, path: str) -> str:
+def add_refined(graph: Graph, difference: str, path: str) -> str:
     """Parabola around the nearest minimum: (F, 261) and (F,) to Hz, shape (F,)."""
     voiced = graph("Less", path, graph.ints(f0.STATES))
     # Rows for the unvoiced state are computed as well and thrown away.

@@ -11,6 +11,7 @@ from chorister.shared.errors import BadWeights
 from chorister.shared.types import SAMPLE_RATE_HZ
 
 FORMAT = "chorister-voice"
+LIVE_FORMAT = "chorister-live-voice"
 FORMAT_VERSION = 1
 UNSET_SHA256 = "0" * 64
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -18,6 +19,10 @@ _RULE = (
     "A voice is a file that `chorister` exported, unchanged, in a format that this version reads."
 )
 _EXPORT_AGAIN = "Export it again, or copy it again from where it came."
+_ADVICE = {
+    FORMAT: "Name a voice.onnx that `chorister` wrote; live voices run in `chorister live`.",
+    LIVE_FORMAT: "Name a live voice: `chorister personalise --live FILE` writes one.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +45,15 @@ class VoiceCard:
     purpose: str
     target: str
 
-    def to_metadata(self) -> dict[str, str]:
-        """The card as the strings of an ONNX file, with a place for the file's digest."""
+    def to_metadata(self, kind: str = FORMAT) -> dict[str, str]:
+        """The card as the strings of an ONNX file, with a place for the file's digest.
+
+        Args:
+            kind: the file's format.
+        """
         own = {field.name: str(getattr(self, field.name)) for field in fields(self)}
         return own | {
-            "format": FORMAT,
+            "format": kind,
             "format_version": str(FORMAT_VERSION),
             "sample_rate_hz": str(SAMPLE_RATE_HZ),
             "sha256": UNSET_SHA256,
@@ -60,20 +69,21 @@ def seal_digest(unsealed: bytes) -> bytes:
     return unsealed.replace(UNSET_SHA256.encode(), digest.encode(), 1)
 
 
-def read_card(metadata: Mapping[str, str], data: bytes, name: str) -> VoiceCard:
+def read_card(metadata: Mapping[str, str], data: bytes, name: str, kind: str = FORMAT) -> VoiceCard:
     """Checks a voice file against its own metadata.
 
     Args:
         metadata: of the file, as the runtime read it.
         data: the whole file.
         name: what to call it in errors.
+        kind: the format that it must have.
 
     Raises:
-        BadWeights: no voice file, a newer format, missing metadata, or altered content.
+        BadWeights: no such voice file, a newer format, missing metadata, or altered content.
     """
-    if metadata.get("format") != FORMAT:
-        found = f"{name} of format {metadata.get('format', 'none')!r}"
-        raise BadWeights(_RULE, found, "Name a voice.onnx that `chorister` wrote.")
+    if metadata.get("format") != kind:
+        found = f"{name} of format {metadata.get('format', 'none')!r}, not {kind!r}"
+        raise BadWeights(_RULE, found, _ADVICE.get(kind, _EXPORT_AGAIN))
     try:
         version = int(metadata["format_version"])
         if version > FORMAT_VERSION:
