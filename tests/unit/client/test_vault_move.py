@@ -144,7 +144,7 @@ def test_a_wrong_passphrase_and_a_full_place_are_refused(old, tmp_path):
     path = tmp_path / "it.export"
     export_vault(old, path, "of the file", RANDOMNESS)
     assert b"hello" not in path.read_bytes()
-    with pytest.raises(VaultError, match="wrong one for it.export"):
+    with pytest.raises(VaultError, match=r"wrong one for it\.export"):
         import_vault(path, tmp_path / "new", "passphrase", "p" * 8, RANDOMNESS)
     other = home.create_home(tmp_path / "other", "passphrase")
     with pytest.raises(UsageError, match="something else in it"):
