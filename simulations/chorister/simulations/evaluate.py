@@ -94,7 +94,7 @@ def main(argv: list[str]) -> int:
     from chorister.shared.voice.base import load_base
     from chorister.simulations.evaluation import Evaluation
     from chorister.simulations.evaluation_report import format_table, summarise
-    from chorister.simulations.phones import find_recogniser
+    from chorister.shared.voice.phones import find_recogniser
     from chorister.simulations.trials import fixed_pairs
 
     torch.set_num_threads(options.threads)

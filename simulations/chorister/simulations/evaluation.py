@@ -22,7 +22,7 @@ from chorister.shared.voice.speaker import load_speaker_encoder
 from chorister.simulations.ge2e import Ge2e, find_ge2e_weights
 from chorister.simulations.judges import CosineJudge, Judge, MixtureJudge
 from chorister.simulations.personal_voice import personalise_voice
-from chorister.simulations.phones import PhoneRecogniser
+from chorister.shared.voice.phones import PhoneRecogniser
 from chorister.simulations.trials import Pair, Voice
 from chorister.simulations.vocoder_copy import copy_by_vocoder, match_statistics
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,26 @@ from chorister.shared.voice.model import ModelSettings, VoiceModel
 BASE_FORMAT = "chorister-base"
 BASE_FORMAT_VERSION = 1
 BASE_WEIGHTS = Path(__file__).parent / "weights" / "base.safetensors"
+_TRAINED_ON = "trained_on"
 _MAY_BE_LEFT_OUT = ("encoder_ahead", "decoder_ahead")
 _RULE = "The base model must be a weights file that this version understands."
 _REINSTALL = "Reinstall the package, or train a base with `chorister train-base`."
 
 
-def save_base(model: VoiceModel, path: Path, precision: torch.dtype = torch.float32) -> str:
+def save_base(
+    model: VoiceModel,
+    path: Path,
+    precision: torch.dtype = torch.float32,
+    *,
+    trained_on: Collection[str] = (),
+) -> str:
     """Writes a model without adapters, whole or not at all.
 
     Args:
         model: adapters, if attached, are left out.
         path: where to; replaced if it exists.
         precision: how its values are stored; they are float32 again when they are read.
+        trained_on: labels of the speakers that it was trained on, for those who measure it.
 
     Returns:
         SHA-256 of the file, 64 hexadecimal digits.
@@ -41,7 +50,9 @@ def save_base(model: VoiceModel, path: Path, precision: torch.dtype = torch.floa
         if not _is_adapter(name)
     }
     sizes = {name: value for name, value in asdict(model.settings).items() if value != ()}
-    header = sizes | {"format_version": BASE_FORMAT_VERSION}
+    header: dict[str, Any] = sizes | {"format_version": BASE_FORMAT_VERSION}
+    if trained_on:
+        header[_TRAINED_ON] = sorted(set(trained_on))
     # One entry: safetensors writes several in a random order, and the digest would change.
     metadata = {BASE_FORMAT: json.dumps(header, sort_keys=True)}
     part = path.with_suffix(".part")
@@ -103,6 +114,30 @@ def read_weights(source: Path, sha256: str | None) -> VoiceModel:
     if not all(bool(torch.isfinite(value).all()) for value in model.state_dict().values()):
         raise BadWeights(_RULE, f"{source.name}, values that are not finite", _REINSTALL)
     return model.requires_grad_(False).eval()
+
+
+def trained_on(path: Path | None = None) -> frozenset[str]:
+    """Labels of the speakers that a base was trained on, as its weights file says.
+
+    Args:
+        path: a weights file; None for the shipped one.
+
+    Returns:
+        the labels; empty where the file does not say.
+
+    Raises:
+        BadWeights: missing, unreadable or of another format.
+    """
+    source = path or BASE_WEIGHTS
+    try:
+        with safe_open(source, "pt") as file:
+            header = json.loads((file.metadata() or {}).get(BASE_FORMAT, "{}"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise BadWeights(_RULE, f"{source.name}, unreadable ({error})", _REINSTALL) from error
+    names = header.get(_TRAINED_ON, []) if isinstance(header, dict) else []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise BadWeights(_RULE, f"{source.name} with a damaged list of speakers", _REINSTALL)
+    return frozenset(names)
 
 
 def _settings_from(metadata: dict[str, str], name: str) -> ModelSettings:

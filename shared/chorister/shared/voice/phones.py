@@ -1,4 +1,4 @@
-"""Phone error rate by pocketsphinx's all-phone recogniser, an optional package.
+"""Phone error rate by pocketsphinx's all-phone recogniser, an optional package (no torch).
 
 No transcript is needed: the reference is what the same recogniser hears in the original, so its
 own mistakes count only where the copy changes them.
@@ -16,7 +16,7 @@ from chorister.shared.voice.loudness import match_level
 from chorister.shared.voice.metrics import error_rate
 
 _NOT_PHONES = frozenset({"SIL", "+SPN+", "+NSN+", "(NULL)", "<s>", "</s>"})
-_SPEECH_LUFS = -26.0
+SPEECH_LUFS = -26.0
 
 
 class PhoneRecogniser:
@@ -44,7 +44,7 @@ class PhoneRecogniser:
         Args:
             samples: shape (T,), float32, 16 kHz; the level is matched first.
         """
-        levelled = np.clip(match_level(samples, _SPEECH_LUFS), -1.0, 1.0)
+        levelled = np.clip(match_level(samples, SPEECH_LUFS), -1.0, 1.0)
         # A fresh decoder: a used one carries its cepstral mean into the next utterance.
         decoder = self._decoder()
         decoder.start_utt()
