@@ -281,7 +281,7 @@ def _traced_network(model: VoiceModel, target: SpeakerProfile) -> onnx.ModelProt
         "mel_mean": torch.zeros(1, MEL_BANDS),
         "mel_std": torch.ones(1, MEL_BANDS),
     }
-    return _traced(_Network(model, target), example, ["envelopes"], ("log_mel", "f0_hz"))
+    return traced(_Network(model, target), example, ["envelopes"], ("log_mel", "f0_hz"))
 
 
 def _traced_vocoder() -> onnx.ModelProto:
@@ -295,10 +295,10 @@ def _traced_vocoder() -> onnx.ModelProto:
         "phase_cycles": torch.zeros(1, dtype=torch.float64),
     }
     moving = ("harmonic", "noise", "f0_hz", "hiss")
-    return _traced(_Vocoder(), example, ["speech", "cycles"], moving)
+    return traced(_Vocoder(), example, ["speech", "cycles"], moving)
 
 
-def _traced(
+def traced(
     module: nn.Module, example: Mapping[str, Tensor], outputs: list[str], moving: Sequence[str]
 ) -> onnx.ModelProto:
     """A module as ONNX; the inputs named in `moving` may have any number of frames."""
