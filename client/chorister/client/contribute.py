@@ -67,7 +67,11 @@ def apply(device: Device, round_id: str, request: bytes) -> bytes:
         terms_sha256=terms.sha256().hex(), now_s=device.now_s(),
     )  # fmt: skip
     device.rounds.begin(round_id, _state(party, invitation.task), randomness.fork("seal 1"))
-    device.ledger.append("round", round=round_id, action="applied", terms=terms.sha256().hex())
+    device.ledger.append(
+        "round", round=round_id, action="applied", terms=token.terms_sha256,
+        consent=token.consent_sha256, expires_s=token.expires_s, signature=token.signature.hex(),
+        witness=invitation.witness.to_plain(),
+    )  # fmt: skip
     return Application(advertisement.to_bytes(), codec.encode(token.to_plain())).to_bytes()
 
 
@@ -127,7 +131,13 @@ def contribute(device: Device, round_id: str, request: bytes) -> bytes:
         device.budget.spend(round_id)
     device.ledger.append(
         "round", round=round_id, action="contributed", adapter=terms.adapter,
+        terms=terms.sha256().hex(), masked=masked.digest().hex(), simulated=terms.simulated,
         segments=len(material.segments), randomness=device.randomness.statement,
+        charges={
+            unit: event.to_plain()
+            for unit, event in (("segment", segment), ("speaker", speaker))
+            if event is not None
+        },
     )  # fmt: skip
     return masked.to_bytes()
 
@@ -156,6 +166,7 @@ def reveal(device: Device, round_id: str, request: bytes) -> bytes:
     device.rounds.end(round_id)  # on disk before it is sent
     device.budget.finish(round_id)
     device.ledger.append("round", round=round_id, action="revealed")
+    device.ledger.checkpoint(device.signing_key)
     return shares.to_bytes()
 
 

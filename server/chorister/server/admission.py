@@ -72,6 +72,10 @@ class Admission:
             round=self._round_id,
             device=device_id,
             device_key=certificate.device_key.raw.hex(),
+            certificate={
+                "not_after_s": certificate.not_after_s,
+                "signature": certificate.signature.hex(),
+            },
             terms=token.terms_sha256,
             consent=token.consent_sha256,
             expires_s=token.expires_s,

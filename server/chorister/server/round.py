@@ -35,7 +35,9 @@ from chorister.shared.enrolment import ConsentToken
 from chorister.shared.errors import ChoristerError, RoundAborted
 from chorister.shared.exchanges import Application, Assignment, Invitation, RoundTask
 from chorister.shared.privacy.charges import speaker_event
+from chorister.shared.privacy.ledger import Checkpoint
 from chorister.shared.records import ADVERTISE, CONFIRM, CONTRIBUTE, REVEAL, SHARE
+from chorister.shared.secagg.evidence import SumEvidence
 from chorister.shared.secagg.messages import Advertisement
 from chorister.shared.secagg.quantise import check_norm, mean_delta, share_within
 from chorister.shared.secagg.terms import RoundTerms
@@ -111,12 +113,13 @@ def _run(log: _RoundLog) -> None:
     if event is not None:
         operator.budget.reserve(terms.round_id, cohort, event)
         log.reserved = True
-    log.begin(cohort)
-
-    # 3 advertise
     segment_privacy = settings.segment_privacy if settings.private else None
     task = RoundTask(training=settings.training, segment_privacy=segment_privacy)
-    invitation = Invitation(terms.to_bytes(), task).to_bytes()
+    witness = log.begin(terms, task, cohort, len(available))
+    log.book("reserve")
+
+    # 3 advertise
+    invitation = Invitation(terms.to_bytes(), task, witness).to_bytes()
     applications = log.exchange(ADVERTISE, dict.fromkeys(cohort, invitation))
     advertisements = _admit(log, terms, applications)
     coordinator = Coordinator(terms, operator.authority, operator.now_s(), randomness.fork("probe"))
@@ -130,6 +133,7 @@ def _run(log: _RoundLog) -> None:
     if event is not None:
         log.reserved = False
         operator.budget.spend(terms.round_id)
+        log.book("spend")
     assignments = {d: Assignment(inbox.to_bytes(), adapter) for d, inbox in inboxes.items()}
     masked = log.exchange(CONTRIBUTE, _encode(assignments))
     survivors = log.step(CONTRIBUTE, coordinator, coordinator.masked, masked)
@@ -153,7 +157,7 @@ def _run(log: _RoundLog) -> None:
     if adaptive and log.share_within is not None:
         state = replace(state, clip_norm=next_clip(terms.clip_norm, log.share_within, adaptive))
     save_optimiser(operator.folder, adapter_digest(new), state)
-    log.finish(new, aggregate.survivors)
+    log.finish(new, coordinator.evidence)
 
 
 def _admit(
@@ -212,13 +216,32 @@ class _RoundLog:
     def round_id(self) -> str:
         return self.terms.round_id if self.terms else f"{self.operator.run}/{self.number}"
 
-    def begin(self, cohort: list[str]) -> None:
-        """Note the start in the ledger."""
+    def begin(
+        self, terms: RoundTerms, task: RoundTask, cohort: list[str], available: int
+    ) -> Checkpoint:
+        """Note the start and all that was promised, and sign the ledger up to here."""
         self._cohort = cohort
-        terms = self.terms.sha256().hex() if self.terms else ""
-        self.operator.ledger.append(
-            "round", round=self.round_id, action="started", cohort=list(cohort), terms=terms
-        )
+        operator = self.operator
+        operator.ledger.append(
+            "round", round=self.round_id, action="started", cohort=list(cohort),
+            terms=terms.sha256().hex(), announced=codec.decode(terms.to_bytes()),
+            task=task.model_dump(mode="json"),
+            sampling={
+                "method": "a fixed share of the devices that answered, drawn by the server",
+                "share": operator.settings.aggregation.cohort_share, "available": available,
+                "secret": False,
+            },
+        )  # fmt: skip
+        return operator.ledger.checkpoint(operator.signing_key)
+
+    def book(self, step: str) -> None:
+        """Note a step of the round's budget; the charges themselves are in the budget's journal."""
+        event = speaker_event(self.terms) if self.terms else None
+        if event is not None:
+            self.operator.ledger.append(
+                "budget", round=self.round_id, step=step, charge=event.to_plain(),
+                devices=len(self._cohort),
+            )  # fmt: skip
 
     def exchange(self, name: str, requests: dict[str, bytes]) -> dict[str, bytes]:
         """Send, wait, count."""
@@ -251,7 +274,8 @@ class _RoundLog:
     def release_budget(self) -> None:
         """Give back what was reserved, if no masked delta was asked for yet."""
         if self.reserved:
-            self.operator.budget.release(self.round_id)
+            if self.operator.budget.release(self.round_id):
+                self.book("release")
             self.reserved = False
 
     def note_refusals(self, coordinator: Coordinator) -> None:
@@ -271,14 +295,17 @@ class _RoundLog:
         """Count devices that were left out."""
         self._refusals[reason] += count
 
-    def finish(self, adapter: Adapter, survivors: tuple[str, ...]) -> None:
+    def finish(self, adapter: Adapter, evidence: SumEvidence) -> None:
         """Store the new version."""
-        self._survivors, self._adapter = survivors, adapter
-        self.operator.ledger.append("survivors", round=self.round_id, survivors=list(survivors))
+        self._survivors, self._adapter = evidence.survivors, adapter
+        self.operator.ledger.append(
+            "survivors", round=self.round_id, survivors=list(evidence.survivors),
+            evidence=evidence.to_plain(),
+        )  # fmt: skip
         parent = self.operator.registry.latest()
         self.operator.registry.store(
             adapter, parent=parent.sha256 if parent else None, round_id=self.round_id,
-            survivors=len(survivors),
+            survivors=len(self._survivors),
         )  # fmt: skip
 
     def close(self) -> RoundRecord:
@@ -291,6 +318,7 @@ class _RoundLog:
             "round", round=self.round_id, action=status, reason=self.reason,
             adapter=newest.sha256 if newest else "",
         )  # fmt: skip
+        operator.ledger.checkpoint(operator.signing_key)
         return RoundRecord(
             round=self.number,
             status="finished" if self._adapter is not None else "aborted",

@@ -18,6 +18,7 @@ from typing import ParamSpec, TypeVar
 from chorister.server.secagg_unmask import RevealedShares, unmask
 from chorister.shared.errors import BadMessage, ProtocolViolation, RoundAborted
 from chorister.shared.randomness import Randomness, SystemRandomness
+from chorister.shared.secagg.evidence import SumEvidence
 from chorister.shared.secagg.keys import AgreementKey
 from chorister.shared.secagg.masks import MaskedSum
 from chorister.shared.secagg.members import Members
@@ -98,6 +99,16 @@ class Coordinator:
         )  # fmt: skip
 
     @property
+    def evidence(self) -> SumEvidence:
+        """The survivors' signatures, for the ledger; only after `confirmed`."""
+        names = self.device_ids
+        return SumEvidence(
+            self._view, names,
+            {names[i]: signed for i, signed in self._inputs.items()},
+            {names[i]: vote.signature for i, vote in self._votes.items()},
+        )  # fmt: skip
+
+    @property
     def device_ids(self) -> tuple[str, ...]:
         """The roster's pseudonyms by index; only after `advertised`."""
         return tuple(a.device_id for a in self._roster.advertisements)
@@ -172,6 +183,7 @@ class Coordinator:
         self._enter("masked")
         terms = self.terms
         self._total = MaskedSum(terms.length)
+        self._inputs: dict[int, tuple[bytes, bytes]] = {}
         survivors = []
         for peer, message in self._read(
             replies, lambda data: MaskedInput.from_bytes(data, terms.length, terms.modulus_bits)
@@ -180,6 +192,7 @@ class Coordinator:
             if self._accepts(peer, self._name(index), self._fits, message, index):
                 self._total.add(message.delta.values)
                 survivors.append(index)
+                self._inputs[index] = (message.digest(), message.signature)
         needed = self.thresholds.min_survivors
         if len(survivors) < needed:
             raise self._abort(f"{len(survivors)} devices sent a masked delta", needed)
@@ -201,6 +214,7 @@ class Coordinator:
         needed = self.thresholds.vote_quorum
         if len(votes) < needed:
             raise self._abort(f"{len(votes)} devices signed the set of survivors", needed)
+        self._votes = votes
         # A quorum is enough for everybody; more signatures would only cost download and checks.
         request = UnmaskRequest(tuple(sorted(votes.items())[:needed]))
         return self._ask("revealed", {self._peers[i]: request for i in sorted(votes)})

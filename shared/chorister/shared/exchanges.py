@@ -1,7 +1,7 @@
 """What server and device say to each other around the secure aggregation's own messages.
 
     hello       server: a challenge                    device: its certificate, signed challenge
-    advertise   server: terms, task                    device: advertisement, consent token
+    advertise   server: terms, task, checkpoint        device: advertisement, consent token
     share       server: roster                         device: share bundle
     contribute  server: shares for it, shared adapter  device: masked input
     confirm     server: survivors                      device: vote
@@ -14,11 +14,13 @@ the shared adapter, whose digest the signed terms name.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from chorister.shared import codec
-from chorister.shared.errors import BadMessage
+from chorister.shared.errors import BadLedger, BadMessage, BadSignature
+from chorister.shared.privacy.ledger import Checkpoint
 from chorister.shared.secagg.terms import MAX_DIMENSION, MAX_TERMS_BYTES
 from chorister.shared.secagg.wire import MAX_MESSAGE_BYTES
 from chorister.shared.settings import SegmentPrivacy, Settings, TrainingTask
@@ -104,28 +106,45 @@ class Invitation:
     Attributes:
         terms: encoded terms of the aggregation.
         task: what to train.
+        witness: the server's newest checkpoint of its ledger. The devices keep it, so that the
+            server cannot cut off or rewrite what came before without all of them noticing.
     """
 
     terms: bytes
     task: RoundTask
+    witness: Checkpoint
 
     def to_bytes(self) -> bytes:
         """Return the canonical bytes."""
-        return codec.encode({"terms": self.terms, "task": self.task.model_dump(mode="json")})
+        plain: dict[str, Any] = {
+            "terms": self.terms,
+            "task": self.task.model_dump(mode="json"),
+            "witness": self.witness.to_plain(),
+        }
+        return codec.encode(plain)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Invitation:
         """Return the invitation in canonical bytes.
 
         Raises:
-            BadMessage: it is not one.
+            BadMessage: it is not one, or its checkpoint's signature does not verify.
             BadSettings: the task has a value out of range.
         """
-        kinds = {"terms": bytes, "task": dict}
+        kinds = {"terms": bytes, "task": dict, "witness": dict}
         plain = codec.fields(
             codec.decode(data, max_bytes=MAX_INVITATION_BYTES), kinds, "An invitation"
         )
-        return cls(plain["terms"], RoundTask.parse(plain["task"], "the round's task"))
+        try:
+            witness = Checkpoint.from_plain(plain["witness"])
+            witness.check()
+        except (BadLedger, BadSignature):
+            raise BadMessage(
+                "An invitation holds a signed checkpoint of the server's ledger.",
+                "something else",
+                "Drop the message.",
+            ) from None
+        return cls(plain["terms"], RoundTask.parse(plain["task"], "the round's task"), witness)
 
 
 @dataclass(frozen=True, slots=True)

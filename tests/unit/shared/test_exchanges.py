@@ -8,11 +8,14 @@ import pytest
 from chorister.shared import codec
 from chorister.shared.errors import BadMessage, BadSettings
 from chorister.shared.exchanges import Application, Assignment, Invitation, RoundTask
+from chorister.shared.privacy.ledger import Checkpoint
 from chorister.shared.settings import SegmentPrivacy, TrainingTask
+from chorister.shared.signing import SigningKey
 from chorister.shared.types import Adapter
 
 TASK = RoundTask(training=TrainingTask(learning_rate=2.0), segment_privacy=SegmentPrivacy())
-INVITATION = Invitation(b"terms", TASK)
+WITNESS = Checkpoint.sign(SigningKey(bytes(32)), "l" * 64, 3, "d" * 64)
+INVITATION = Invitation(b"terms", TASK, WITNESS)
 APPLICATION = Application(b"advertisement", b"token")
 VALUES = np.array([0.5, -0.0, 1e-40, 3.4e38], np.float32)
 ASSIGNMENT = Assignment(b"inbox", Adapter(VALUES, "s" * 64))
@@ -20,7 +23,7 @@ ASSIGNMENT = Assignment(b"inbox", Adapter(VALUES, "s" * 64))
 
 @pytest.mark.parametrize("task", [TASK, RoundTask(training=TrainingTask(), segment_privacy=None)])
 def test_an_invitation_comes_back(task):
-    invitation = Invitation(b"terms", task)
+    invitation = Invitation(b"terms", task, WITNESS)
     assert Invitation.from_bytes(invitation.to_bytes()) == invitation
 
 
@@ -73,13 +76,14 @@ def test_an_adapter_that_is_no_finite_vector_is_refused(values):
 )  # fmt: skip
 def test_a_task_out_of_range_is_refused(task):
     with pytest.raises(BadSettings):
-        Invitation.from_bytes(codec.encode({"terms": b"", "task": task}))
+        plain = {"terms": b"", "task": task, "witness": WITNESS.to_plain()}
+        Invitation.from_bytes(codec.encode(plain))
 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (Invitation, Invitation(bytes(7000), TASK)),
+        (Invitation, Invitation(bytes(7000), TASK, WITNESS)),
         (Application, Application(bytes(100), bytes(4000))),
         (Assignment, Assignment(bytes(2**20), Adapter(np.zeros(2**23, np.float32), "s"))),
     ],
@@ -87,3 +91,10 @@ def test_a_task_out_of_range_is_refused(task):
 def test_a_message_longer_than_any_honest_one_is_not_looked_at(kind, message):
     with pytest.raises(BadMessage, match="holds at most"):
         kind.from_bytes(message.to_bytes())
+
+
+def test_a_checkpoint_that_the_server_did_not_sign_is_refused():
+    plain = codec.decode(INVITATION.to_bytes())
+    for changed in ({**plain["witness"], "index": 2}, {"index": 3}):
+        with pytest.raises(BadMessage, match="checkpoint"):
+            Invitation.from_bytes(codec.encode({**plain, "witness": changed}))

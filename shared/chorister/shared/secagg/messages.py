@@ -51,8 +51,12 @@ __all__ = [
     "SurvivorVote",
     "Survivors",
     "UnmaskRequest",
+    "check_masked_digest",
     "view_digest",
 ]
+
+
+_MASKED = "chorister/1 masked input"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +76,16 @@ class MaskedInput:
     @classmethod
     def sign(cls, view: bytes, delta: MaskedDelta, identity: SigningKey) -> MaskedInput:
         """Return the message with the identity's signature."""
-        body = cls(view, delta, b"")._body(pack(delta))
-        return cls(view, delta, identity.sign("chorister/1 masked input", body))
+        digest = cls(view, delta, b"").digest()
+        return cls(view, delta, identity.sign(_MASKED, _masked_body(view, digest)))
 
     def check(self, device: VerifyKey) -> None:
         """Return if the device signed this, or raise BadSignature."""
-        device.verify("chorister/1 masked input", self._body(pack(self.delta)), self.signature)
+        check_masked_digest(self.view, self.digest(), self.signature, device)
 
-    def _body(self, packed: bytes) -> bytes:
-        return codec.encode([self.view, hashlib.sha256(packed).digest()])
+    def digest(self) -> bytes:
+        """Return the SHA-256 of the packed vector, which the signature is under."""
+        return hashlib.sha256(pack(self.delta)).digest()
 
     def to_bytes(self) -> bytes:
         """Return the canonical bytes; the vector is packed to modulus_bits a value."""
@@ -271,5 +276,14 @@ def view_digest(terms: bytes, roster: bytes, sharers: Members) -> bytes:
 
 
 @lru_cache(maxsize=4)  # a device checks hundreds of votes with one body
+def check_masked_digest(view: bytes, digest: bytes, signature: bytes, device: VerifyKey) -> None:
+    """Return if a device signed the masked delta with this digest, or raise BadSignature."""
+    device.verify(_MASKED, _masked_body(view, digest), signature)
+
+
+def _masked_body(view: bytes, digest: bytes) -> bytes:
+    return codec.encode([view, digest])
+
+
 def _vote_body(terms: bytes, survivors: Survivors) -> bytes:
     return codec.encode([terms, survivors.view, survivors.survivors.to_bytes()])
