@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chorister.client.convert import check_destination, check_pitch, convert_file
-from chorister.client.voice import open_voice
+from chorister.client.home import add_vault_options
+from chorister.client.sealed import open_any_voice
 from chorister.shared.console import (
     add_output_options,
     apply_output_options,
@@ -19,6 +20,7 @@ from chorister.shared.console import (
 
 SUMMARY = "say a recording's words in another voice"
 _EXAMPLES = """examples:
+  chorister convert talk.mp3 talk-as-me.wav --voice me.voice
   chorister convert me.wav me-as-anna.wav --voice anna/voice.onnx
   chorister convert lecture.flac out.flac --voice voice.onnx --pitch -2
   chorister convert me.wav out.wav --voice voice.onnx --json
@@ -36,7 +38,9 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("source", type=Path, metavar="IN", help="wav, flac, ogg, opus, mp3")
     parser.add_argument("destination", type=Path, metavar="OUT", help="where to write the result")
-    parser.add_argument("--voice", type=Path, required=True, metavar="FILE", help="a voice.onnx")
+    parser.add_argument(
+        "--voice", type=Path, required=True, metavar="FILE", help="a .voice or voice.onnx"
+    )
     parser.add_argument(
         "--pitch", type=float, default=0.0, metavar="ST", help="semitones up (default 0)"
     )
@@ -44,12 +48,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--threads", type=int, default=1, metavar="N", help="threads of onnxruntime (default 1)"
     )
+    add_vault_options(parser)
     add_output_options(parser)
     options = parser.parse_args(argv)
     apply_output_options(options)
     check_pitch(options.pitch)
     check_destination(options.destination, overwrite=options.overwrite)
-    voice = open_voice(options.voice, threads=max(options.threads, 1))
+    voice = open_any_voice(options.voice, options, threads=max(options.threads, 1))
     began = time.perf_counter()
     with progress(f"Converting {options.source.name}", 100) as step:
         done = convert_file(

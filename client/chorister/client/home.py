@@ -116,8 +116,8 @@ def default_folder() -> Path:
     return Path(data) / "chorister" / "vault"
 
 
-def add_vault_options(parser: argparse.ArgumentParser) -> None:
-    """Give a command the options --vault, --passphrase-file and --keyring."""
+def add_vault_options(parser: argparse.ArgumentParser, *, creates: bool = False) -> None:
+    """Give a command --vault and --passphrase-file, and --keyring if it makes vaults."""
     parser.add_argument(
         "--vault", type=Path, metavar="DIR",
         help=f"the vault (default: {FOLDER_VARIABLE}, or ~/.local/share/chorister/vault)",
@@ -127,10 +127,12 @@ def add_vault_options(parser: argparse.ArgumentParser) -> None:
         help=f"read the passphrase from FILE's first line (also {PASSPHRASE_FILE_VARIABLE}); "
         "asked for on a terminal otherwise",
     )  # fmt: skip
-    parser.add_argument(
-        "--keyring", action="store_true",
-        help="a new vault opens by the system's keyring, without a passphrase",
-    )  # fmt: skip
+    if creates:
+        parser.add_argument(
+            "--keyring",
+            action="store_true",
+            help="the vault opens by the system's keyring, without a passphrase",
+        )
 
 
 def vault_folder(options: argparse.Namespace) -> Path:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors.numpy import save
+
 from chorister.client import consent
 from chorister.client.adapter_file import attach_adapter
-from chorister.client.export import Origin, export_voice
+from chorister.client.export import Origin, build_voice, export_voice
+from chorister.client.home import PERSONAL_ADAPTER, PROFILE, Home
 from chorister.client.personal_privacy import PersonalPrivacy
 from chorister.client.personalise import (
     Personalised,
@@ -17,27 +19,23 @@ from chorister.client.personalise import (
     personalise,
 )
 from chorister.client.prepare import enrolment_gain, level_by, segments
+from chorister.client.sealed import announce_plain, plain_is_written, seal_voice
 from chorister.shared.adapter_digest import adapter_digest
-from chorister.shared.errors import BadAudio, BadCorpus, UsageError
-from chorister.shared.files import write_atomically
-from chorister.shared.privacy.ledger_file import LedgerFile
-from chorister.shared.randomness import SystemRandomness
-from chorister.shared.signing import SigningKey
+from chorister.shared.errors import BadAudio, BadCorpus
 from chorister.shared.types import Adapter, Recording
+from chorister.shared.voice.adapters import read_personal
 from chorister.shared.voice.audio import load_recording
 from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import profile_from
 from chorister.shared.voice.speaker import SpeakerEncoder
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
-FEDERATION = "none"
 CONTROLLER = "the speaker, on this device alone"
 CONSENT_DAYS = 365
 LEAST_S = 12.0
 _HELD_OUT_EVERY = 6
 _FEWEST_WHOLE = 3
 _DAY_S = 86_400
-_PURPOSES: tuple[consent.Purpose, ...] = ("conversion", "plain_export", "training")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +108,15 @@ def make_own_voice(
     encoder: SpeakerEncoder,
     path: Path,
     *,
-    now_s: int,
+    home: Home,
+    plain: bool = False,
     settings: PersonaliseSettings,
     privacy: PersonalPrivacy | None = None,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> OwnVoice:
-    """Makes a voice file of the speaker who says that the recordings are their own.
+    """Makes a voice file of the speaker who consented: sealed, or plain where that was allowed.
 
-    Beside it lie the consent (PATH.consent.json) and the ledger of what was done under it
-    (PATH.ledger.jsonl). The recordings' statistics and the personal adapter stay on this device,
-    except for what the voice file holds.
+    The vault keeps the recordings' statistics and the personal adapter, and lists the file.
 
     Args:
         model: the base; changed in place.
@@ -128,7 +125,8 @@ def make_own_voice(
         material: of the speaker.
         encoder: speaker encoder.
         path: the voice file; replaced if it exists.
-        now_s: Unix time.
+        home: of the speaker.
+        plain: a plain file, which cannot be recalled.
         settings: how to train.
         privacy: of the personal adapter alone: the voice file holds the speaker's statistics too,
             which no noise protects.
@@ -137,8 +135,11 @@ def make_own_voice(
     Raises:
         BadAudio: too little speech in the recordings.
         BadWeights: the adapter does not fit.
-        UsageError: the files cannot be written.
+        ConsentRefused: the consent does not cover training and the export.
+        UsageError: the file cannot be written.
     """
+    training_permit = home.permit("training")
+    export_permit = home.permit("plain_export" if plain else "conversion")
     shared_sha256 = ""
     if adapter is not None:
         attach_adapter(model, adapter)
@@ -146,22 +147,6 @@ def make_own_voice(
     gain = enrolment_gain(material.recordings)
     training, held_out = _split(level_by(recording, gain) for recording in material.recordings)
     profile = profile_from(training, encoder)
-    key = SigningKey.generate(SystemRandomness())
-    try:
-        record = _give_consent(key, path, now_s)
-        ledger = LedgerFile(
-            _beside(path, ".ledger.jsonl"), owner=key.verify_key().name, federation=FEDERATION
-        )
-    except OSError as error:
-        raise UsageError(
-            "The output folder must be writable.",
-            f"{path.parent}: {error.strerror or error}",
-            "Create it, free some space or choose another place.",
-        ) from error
-
-    def permit(purpose: consent.Purpose) -> consent.Permit:
-        return consent.permit(record, purpose, device=key.verify_key(), now_s=now_s, ledger=ledger)
-
     result = personalise(
         model,
         segments(training),
@@ -169,26 +154,50 @@ def make_own_voice(
         profile,
         (),
         encoder,
-        permit("training"),
-        now_s=now_s,
+        training_permit,
+        now_s=home.now_s(),
         settings=settings,
         privacy=privacy,
         on_step=on_step,
     )
-    origin = Origin(base_sha256, shared_sha256, key.verify_key().name)
-    allowed = permit("plain_export")
-    sha256 = export_voice(model, profile, allowed, origin, path, now_s=now_s)
-    ledger.append("export", voice=sha256, consent=record.sha256)
-    return OwnVoice(sha256, record.sha256, result)
+    home.vault.put(PROFILE, profile.to_bytes(), "features")
+    home.vault.put(PERSONAL_ADAPTER, _personal(model), "adapter")
+    origin = Origin(base_sha256, shared_sha256, home.device.name)
+    if plain:
+        announced = announce_plain(home, path, export_permit)
+        sha256 = export_voice(model, profile, export_permit, origin, path, now_s=home.now_s())
+        plain_is_written(home, announced, sha256)
+    else:
+        data = build_voice(model, profile, export_permit, origin, now_s=home.now_s())
+        sha256 = seal_voice(home, data, path, export_permit).sha256
+    return OwnVoice(sha256, export_permit.consent_sha256, result)
 
 
-def own_voice_files(path: Path) -> tuple[Path, ...]:
-    """The files that `make_own_voice` writes."""
-    return path, _beside(path, ".consent.json"), _beside(path, ".ledger.jsonl")
+def give_own_consent(home: Home, *, plain: bool) -> Home:
+    """Returns the home with its speaker's word that the voice is their own, for a year.
+
+    Args:
+        home: of the speaker, without a consent.
+        plain: whether a plain voice file is allowed too.
+    """
+    now_s = home.now_s()
+    purposes: tuple[consent.Purpose, ...] = ("conversion", "training")
+    record = consent.give(
+        home.key,
+        controller=CONTROLLER,
+        purposes=(*purposes, "plain_export") if plain else purposes,
+        given_s=now_s,
+        expires_s=now_s + CONSENT_DAYS * _DAY_S,
+        jurisdiction="where the speaker lives",
+    )
+    return home.keep_consent(record, "given")
 
 
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
+def _personal(model: VoiceModel) -> bytes:
+    """The personal adapter as the vault keeps it; empty where none was kept."""
+    if model.decoder.condition.offset is None:
+        return b""
+    return bytes(save({name: value.numpy() for name, value in read_personal(model).items()}))
 
 
 def _split(recordings: Iterable[Recording]) -> tuple[list[Recording], list[Recording]]:
@@ -202,18 +211,3 @@ def _split(recordings: Iterable[Recording]) -> tuple[list[Recording], list[Recor
     before = [Recording(r.samples[:cut], r.name) for r, cut in zip(found, cuts, strict=True)]
     after = [Recording(r.samples[cut:], r.name) for r, cut in zip(found, cuts, strict=True)]
     return before, after
-
-
-def _give_consent(key: SigningKey, path: Path, now_s: int) -> consent.ConsentRecord:
-    record = consent.give(
-        key,
-        controller=CONTROLLER,
-        purposes=_PURPOSES,
-        given_s=now_s,
-        expires_s=now_s + CONSENT_DAYS * _DAY_S,
-        jurisdiction="where the speaker lives",
-        withdrawal=f"delete {path.name} and every copy of it: a plain file cannot be recalled",
-    )
-    text = json.dumps(record.to_plain(), indent=2, sort_keys=True) + "\n"
-    write_atomically(_beside(path, ".consent.json"), text.encode())
-    return record

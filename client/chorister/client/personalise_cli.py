@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from chorister.client.home import (
+    add_vault_options,
+    exists,
+    open_or_create_from,
+    vault_folder,
+)
 from chorister.shared.console import (
     add_output_options,
     apply_output_options,
@@ -20,14 +25,16 @@ from chorister.shared.errors import ConsentRefused, UsageError
 
 SUMMARY = "make a voice file from recordings of your own voice"
 _EXAMPLES = """examples:
-  chorister personalise recordings/ --out me.onnx --own-voice
-  chorister personalise a.wav b.wav c.wav --out me.onnx --own-voice --steps 100
-  chorister personalise recordings/ --out me.onnx --own-voice \\
-      --adapter OUT/adapters/DIGEST.safetensors
+  chorister personalise recordings/ --out me.voice --own-voice
+  chorister convert talk.mp3 talk-as-me.wav --voice me.voice
+  chorister personalise recordings/ --out me.voice --adapter OUT/adapters/DIGEST.safetensors
+  chorister personalise recordings/ --out me.onnx --own-voice --plain
 
-A minute of speech is good, three are better. Beside the voice file lie your consent
-(me.onnx.consent.json) and the ledger of what was done under it (me.onnx.ledger.jsonl).
-Whoever has a copy of the voice file can speak with your voice: keep it as you keep a key."""
+A minute of speech is good, three are better. The first time makes a vault, under a passphrase
+that you choose: it holds your consent, your voice's key and what else is yours. The voice file
+opens with that vault alone, until the consent ends or you withdraw it
+(`chorister consent withdraw`). A plain file opens everywhere: whoever has a copy can speak with
+your voice, and nobody can call it back."""
 _DEFAULT_STEPS = 100
 
 
@@ -49,7 +56,13 @@ def main(argv: Sequence[str]) -> int:
         "--own-voice",
         action="store_true",
         help="say that the voice is your own and that you consent to its use for this: training "
-        "a personal adapter, converting speech, and a plain voice file; it expires after a year",
+        "a personal adapter and converting speech (with --plain, a plain voice file too); it "
+        "expires after a year. Not needed again, nor after `chorister enrol`",
+    )
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="write a plain ONNX file, which works without the vault and cannot be recalled",
     )
     parser.add_argument(
         "--adapter", type=Path, metavar="FILE", help="a federation's shared adapter"
@@ -68,21 +81,29 @@ def main(argv: Sequence[str]) -> int:
         metavar="Z",
         help="train by DP-SGD with this noise multiplier, for an adapter that is to be given away",
     )
+    add_vault_options(parser, creates=True)
     add_output_options(parser)
     options = parser.parse_args(argv)
     apply_output_options(options)
-    if not options.own_voice:
+    if not options.own_voice and not exists(vault_folder(options)):
         raise ConsentRefused(
             "A voice is used with its owner's consent only.",
-            "no --own-voice",
+            "no --own-voice, and no vault with a consent",
             "If the voice is your own, read what --own-voice says in --help and add it.",
+        )
+    if options.out.suffix == ".onnx" and not options.plain:
+        raise UsageError(
+            "A sealed voice is no ONNX file that others can open.",
+            f"the name {options.out.name}",
+            f"Call it {options.out.with_suffix('.voice').name}, or ask for a plain file by "
+            "--plain, which cannot be recalled.",
         )
     return _personalise(options)
 
 
 def _personalise(options: argparse.Namespace) -> int:
     from chorister.client.adapter_file import read_adapter
-    from chorister.client.own_voice import make_own_voice, own_voice_files, read_own_recordings
+    from chorister.client.own_voice import give_own_consent, make_own_voice, read_own_recordings
     from chorister.client.personal_privacy import PersonalPrivacy
     from chorister.client.personalise import PersonaliseSettings
     from chorister.shared.privacy.segment_level import segment_figure
@@ -91,11 +112,10 @@ def _personalise(options: argparse.Namespace) -> int:
     from chorister.shared.voice.base import BASE_WEIGHTS, load_base
     from chorister.shared.voice.speaker import load_speaker_encoder
 
-    for file in own_voice_files(options.out):
-        if file.exists():
-            raise UsageError(
-                "An existing file is not overwritten.", str(file), "Choose another name."
-            )
+    if options.out.exists():
+        raise UsageError(
+            "An existing file is not overwritten.", str(options.out), "Choose another name."
+        )
     settings = PersonaliseSettings.parse(
         {"steps": options.steps, "max_s": options.max_seconds, "seed": options.seed},
         "the command line",
@@ -108,6 +128,9 @@ def _personalise(options: argparse.Namespace) -> int:
     material = read_own_recordings(options.recordings)
     for error in material.skipped:
         complain(f"skipped: {error}")
+    home = open_or_create_from(options)
+    if options.own_voice and home.consent is None:
+        home = give_own_consent(home, plain=options.plain)
     model = load_base(options.base)
     base_sha256 = hashlib.sha256((options.base or BASE_WEIGHTS).read_bytes()).hexdigest()
     with progress(f"Personalising from {material.seconds:.0f} s", options.steps) as step:
@@ -118,7 +141,8 @@ def _personalise(options: argparse.Namespace) -> int:
             material,
             load_speaker_encoder(),
             options.out,
-            now_s=int(time.time()),
+            home=home,
+            plain=options.plain,
             settings=settings,
             privacy=privacy,
             on_step=step,
@@ -133,6 +157,8 @@ def _personalise(options: argparse.Namespace) -> int:
             {
                 "voice": str(options.out),
                 "sha256": made.sha256,
+                "form": "plain" if options.plain else "sealed",
+                "vault": str(home.folder),
                 "consent_sha256": made.consent_sha256,
                 "seconds_of_speech": material.seconds,
                 "skipped": len(material.skipped),
@@ -152,5 +178,9 @@ def _personalise(options: argparse.Namespace) -> int:
             f"Privacy of the training segments in the personal adapter: {figure.sentence()}. The "
             "voice file also holds the speaker's vector and statistics, which no noise protects."
         )
+    if options.plain:
+        say("This plain file cannot be recalled: whoever has a copy can speak with your voice.")
+    else:
+        say(f"Sealed: it opens with the vault {home.folder} alone.")
     say(f"{options.out}: try it with `chorister convert IN.wav OUT.wav --voice {options.out}`")
     return 0

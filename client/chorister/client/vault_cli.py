@@ -65,6 +65,7 @@ def change_passphrase(argv: Sequence[str]) -> int:
         "change-passphrase",
         "Seal the vault's key under another passphrase, or under the system's keyring. An old copy "
         "of the folder still opens with the old passphrase.",
+        creates=True,
     )
     parser.add_argument(
         "--new-passphrase-file", type=Path, metavar="FILE", help="read the new one from FILE"
@@ -102,7 +103,7 @@ def export(argv: Sequence[str]) -> int:
 
 def import_(argv: Sequence[str]) -> int:
     """Make an exported vault this machine's."""
-    parser = _parser("import", "Unpack an exported vault here, all of it or nothing.")
+    parser = _parser("import", "Unpack an exported vault here, all of it or nothing.", creates=True)
     parser.add_argument("file", type=Path, metavar="FILE")
     _add_file_passphrase(parser)
     options = _parse(parser, argv)
@@ -117,9 +118,9 @@ def import_(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser(action: str, description: str) -> argparse.ArgumentParser:
+def _parser(action: str, description: str, *, creates: bool = False) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"chorister vault {action}", description=description)
-    home.add_vault_options(parser)
+    home.add_vault_options(parser, creates=creates)
     add_output_options(parser)
     return parser
 

@@ -11,10 +11,10 @@ import pytest
 import soundfile
 from safetensors.numpy import save_file
 
-from chorister.client import personalise_cli
+from chorister.client import home, personalise_cli
 from chorister.client.adapter_file import attach_adapter, read_adapter
-from chorister.client.consent import ConsentRecord
-from chorister.client.own_voice import read_own_recordings
+from chorister.client.own_voice import give_own_consent, read_own_recordings
+from chorister.client.sealed import exported, open_sealed
 from chorister.client.voice import open_voice
 from chorister.shared.adapter_digest import adapter_digest
 from chorister.shared.errors import (
@@ -24,14 +24,15 @@ from chorister.shared.errors import (
     ConsentRefused,
     UsageError,
 )
-from chorister.shared.privacy.ledger_file import LedgerFile
 from chorister.shared.types import Adapter, FloatArray
 from chorister.shared.voice import adapters
 from chorister.shared.voice.base import save_base
 from chorister.shared.voice.model import VoiceModel
+from chorister.shared.voice.profile import SpeakerProfile
 
 RATE = 16_000
 SPEC = adapters.SharedAdapterSpec(1)
+pytestmark = pytest.mark.usefixtures("quick_vault", "passphrase_file")
 Speech = Callable[[float, int], FloatArray]
 
 
@@ -57,11 +58,36 @@ def adapter_file(folder: Path, values: FloatArray, spec: str = SPEC.digest) -> P
 
 
 def test_without_the_speakers_word_nothing_happens(recordings: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out" / "me.onnx"
+    out = tmp_path / "out" / "me.voice"
     out.parent.mkdir()
     with pytest.raises(ConsentRefused, match="--own-voice"):
         personalise_cli.main([str(recordings), "--out", str(out)])
     assert list(out.parent.iterdir()) == []
+    assert not (tmp_path / "vault").exists()
+
+
+def test_a_vault_without_a_consent_trains_nothing(recordings: Path, tmp_path: Path) -> None:
+    mine = home.create_home(tmp_path / "vault", "correct horse")
+    with pytest.raises(ConsentRefused, match="no consent was given"):
+        personalise_cli.main([str(recordings), "--out", str(tmp_path / "me.voice")])
+    assert "refusal" in (mine.folder / "ledger.jsonl").read_text()
+
+
+def test_a_sealed_voice_is_not_called_onnx(recordings: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"me\.voice, or ask for a plain file"):
+        personalise_cli.main([str(recordings), "--out", str(tmp_path / "me.onnx"), "--own-voice"])
+
+
+def test_a_consent_without_plain_export_gives_no_plain_file(
+    recordings: Path, base: Path, tmp_path: Path
+) -> None:
+    give_own_consent(home.create_home(tmp_path / "vault", "correct horse"), plain=False)
+    out = tmp_path / "me.onnx"
+    with pytest.raises(ConsentRefused, match="covers conversion, training only"):
+        personalise_cli.main(
+            [str(recordings), "--out", str(out), "--plain", "--own-voice", "--base", str(base)]
+        )
+    assert not out.exists()
 
 
 def test_a_folder_of_recordings_becomes_a_voice(
@@ -70,29 +96,40 @@ def test_a_folder_of_recordings_becomes_a_voice(
     (recordings / "broken.wav").write_bytes(b"RIFF")
     (recordings / "notes.txt").write_text("not audio")
     adapter = adapter_file(tmp_path, np.full(SPEC.size, 0.1, np.float32))
-    out = tmp_path / "me.onnx"
+    out = tmp_path / "me.voice"
     options = ["--own-voice", "--base", str(base), "--steps", "4", "--adapter", str(adapter)]
     assert personalise_cli.main([str(recordings), "--out", str(out), *options, "--json"]) == 0
     captured = capsys.readouterr()
     printed = json.loads(captured.out)
-    assert (printed["skipped"], printed["steps"]) == (1, 4)
+    assert (printed["skipped"], printed["steps"], printed["form"]) == (1, 4, "sealed")
     assert "broken.wav" in captured.err
-    card = open_voice(out).card
+    mine = home.open_home(tmp_path / "vault", "correct horse")
+    assert mine.consent is not None
+    assert mine.consent.purposes == ("conversion", "training")
+    assert mine.consent.sha256 == printed["consent_sha256"]
+    card = open_sealed(mine, out).card
     assert card.shared_adapter_sha256 == adapter.stem
     assert bool(card.personal_adapter_sha256) == printed["kept"]
-    record = ConsentRecord.from_plain(json.loads((tmp_path / "me.onnx.consent.json").read_text()))
-    assert record.sha256 == card.consent_sha256 == printed["consent_sha256"]
-    assert record.subject == card.target
-    seen: list[str] = []
-    LedgerFile(
-        tmp_path / "me.onnx.ledger.jsonl",
-        owner=card.target,
-        federation="none",
-        on_entry=lambda entry: seen.append(entry.kind),
-    )
-    assert seen == ["genesis", "consent", "consent", "export"]
+    assert card.target == mine.consent.subject
+    SpeakerProfile.from_bytes(mine.vault.get("profile"))
+    lines = (mine.folder / "ledger.jsonl").read_text().splitlines()
+    assert [json.loads(line)["kind"] for line in lines] == [
+        "genesis", "consent", "consent", "consent", "export", "consent", "conversion",
+    ]  # fmt: skip
     with pytest.raises(UsageError, match="not overwritten"):
         personalise_cli.main([str(recordings), "--out", str(out), *options])
+
+
+def test_a_plain_voice_works_without_the_vault_and_is_listed_in_it(
+    recordings: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "me.onnx"
+    options = ["--own-voice", "--plain", "--base", str(base), "--steps", "1"]
+    assert personalise_cli.main([str(recordings), "--out", str(out), *options]) == 0
+    assert "cannot be recalled" in capsys.readouterr().out
+    assert open_voice(out).card.purpose == "plain_export"
+    (listed,) = exported(home.open_home(tmp_path / "vault", "correct horse"))
+    assert (listed.path, listed.plain) == (str(out), True)
 
 
 def test_too_little_speech_is_said_with_the_reason(tmp_path: Path, speech: Speech) -> None:
@@ -112,7 +149,7 @@ def test_a_folder_without_audio_and_a_missing_one(tmp_path: Path) -> None:
 def test_settings_out_of_range_are_named(recordings: Path, tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match="steps"):
         personalise_cli.main(
-            [str(recordings), "--out", str(tmp_path / "v.onnx"), "--own-voice", "--steps", "0"]
+            [str(recordings), "--out", str(tmp_path / "v.voice"), "--own-voice", "--steps", "0"]
         )
 
 
