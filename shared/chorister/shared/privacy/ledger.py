@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -226,6 +226,8 @@ class Verified:
         signed_to: index of the last entry under a checkpoint of its own, -1 if none.
         keys: names of the keys that signed its checkpoints.
         clock_set_back: entries with an earlier time than the one before.
+        first_s: Unix time of the first entry.
+        latest_s: the latest time of any entry.
     """
 
     owner: str
@@ -236,6 +238,8 @@ class Verified:
     signed_to: int
     keys: frozenset[str] = field(default_factory=frozenset)
     clock_set_back: int = 0
+    first_s: int = 0
+    latest_s: int = 0
 
 
 def verify(
@@ -245,6 +249,7 @@ def verify(
     keys: Iterable[VerifyKey] | None = None,
     federation: str | None = None,
     signatures: bool = True,
+    on_entry: Callable[[Entry], None] | None = None,
 ) -> Verified:
     """Return what a ledger is if nothing in it was altered, in one pass and constant memory.
 
@@ -254,6 +259,8 @@ def verify(
         keys: who may sign its checkpoints; None accepts any and names them in the result.
         federation: the one it must belong to; None accepts any.
         signatures: False skips the checkpoints' signatures (the slow part), never the chain.
+        on_entry: called with each entry once it is known to continue the chain; its BadLedger is
+            this function's.
 
     Raises:
         BadLedger: an edit, removal, reordering or truncation, and where; another federation; a
@@ -265,11 +272,13 @@ def verify(
         _check_signature(checkpoint, trusted, "a checkpoint kept elsewhere", signatures)
         expected.setdefault(checkpoint.index, []).append(checkpoint)
     chain, genesis, signed_to, signers = Chain(), None, -1, set()
+    first_s = latest_s = 0
     for raw in lines:
         before = chain.head
         entry = chain.follow(raw.removesuffix(b"\n"))
         if genesis is None:
-            genesis = _genesis(entry, federation)
+            genesis, first_s = _genesis(entry, federation), entry.time_s
+        latest_s = max(latest_s, entry.time_s)
         if entry.kind == "checkpoint":
             checkpoint = Checkpoint.from_plain(dict(entry.fields))
             covers = (checkpoint.ledger, checkpoint.index, checkpoint.digest)
@@ -286,6 +295,8 @@ def verify(
                     entry.index, f"another history than the one signed by {checkpoint.key.name} in "
                     f"its checkpoint at entry {entry.index}: the ledger was rewritten or forked",
                 )  # fmt: skip
+        if on_entry is not None:
+            on_entry(entry)
     if genesis is None:
         raise _broken(0, "an empty ledger")
     if expected:
@@ -297,8 +308,22 @@ def verify(
     owner, name = genesis
     return Verified(
         owner, name, chain.length, chain.head, chain.ledger, signed_to, frozenset(signers),
-        chain.clock_set_back,
+        chain.clock_set_back, first_s, latest_s,
     )  # fmt: skip
+
+
+def genesis_of(line: bytes) -> tuple[str, str, str]:
+    """Return owner, federation and name of the ledger that begins with a line.
+
+    Args:
+        line: the first, without its newline.
+
+    Raises:
+        BadLedger: it is no first entry, or of a newer format.
+    """
+    chain = Chain()
+    owner, federation = _genesis(chain.follow(line), None)
+    return owner, federation, chain.ledger
 
 
 def parse(line: bytes, where: int) -> Entry:
