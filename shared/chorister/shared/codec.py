@@ -99,36 +99,34 @@ def _check_heads(data: bytes) -> None:
             string, too many items or too deep.
     """
     position, items, length = 0, 0, len(data)
-    left = [1]  # items that each open list or map still waits for, innermost last
-    maps = [False]
-    while left:
-        if left[-1] == 0:
-            left.pop()
-            maps.pop()
+    # What the innermost open list or map still waits for, and the same of those around it.
+    left, keyed = 1, False
+    around: list[tuple[int, bool]] = []
+    while left or around:
+        if not left:
+            left, keyed = around.pop()
             continue
         if position >= length:
             raise _not_plain("bytes that end too early")
-        kind, size = data[position] >> 5, data[position] & 31
-        key = maps[-1] and left[-1] % 2 == 0
-        left[-1] -= 1
-        items += 1
+        kind, number = data[position] >> 5, data[position] & 31
         position += 1
-        if kind == 6 or (kind == 7 and size not in _PLAIN_SIMPLE) or size > 27:
-            raise _not_plain("a tag, or a value that is undefined or without an end")
-        if key and kind != 3:
+        if keyed and kind != 3 and not left & 1:
             raise _not_plain("a key that is no string")
-        number = size
-        if size >= 24:
-            width = 1 << (size - 24)
+        left -= 1
+        items += 1
+        if kind == 6 or number > 27 or (kind == 7 and number not in _PLAIN_SIMPLE):
+            raise _not_plain("a tag, or a value that is undefined or without an end")
+        if number > 23:
+            width = 1 << (number - 24)
             number = int.from_bytes(data[position : position + width], "big")
             position += width
         if kind in (2, 3):
             position += number
         elif kind in (4, 5):
-            left.append(number if kind == 4 else 2 * number)
-            maps.append(kind == 5)
-            if number > length - position or len(left) > MAX_DEPTH + 1:
+            if number > length - position or len(around) == MAX_DEPTH:
                 raise _not_plain("more items than bytes, or one nested too deeply")
+            around.append((left, keyed))
+            left, keyed = (number, False) if kind == 4 else (2 * number, True)
         if items > MAX_ITEMS or position > length:
             raise _not_plain(f"more than {MAX_ITEMS} items, or bytes that end too early")
     if position != length:
