@@ -3,131 +3,37 @@
 `permit` is the one way to a `Permit`, and training, conversion, speech and export take one as an
 argument: a use without consent is a type error before it is a refusal.
 
-Record fields follow ISO/IEC TS 27560:2023, terms the W3C Data Privacy Vocabulary.
+The record itself is in `consent_record`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import replace
 
-from chorister.shared import codec
+from chorister.client.consent_record import (
+    PURPOSES,
+    CheckFigure,
+    ConsentRecord,
+    Purpose,
+    SpokenStatement,
+)
 from chorister.shared.enrolment import ConsentToken, Withdrawal
 from chorister.shared.errors import BadSignature, ConsentRefused, UsageError
 from chorister.shared.privacy.ledger_file import LedgerFile
 from chorister.shared.signing import SigningKey, VerifyKey
 
-Purpose = Literal["training", "conversion", "speech", "plain_export"]
-PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
-CONSENT = "chorister/1 consent record"
+# A record's types are at home in `consent_record`; users of consents find them here.
+__all__ = [
+    "PURPOSES", "CheckFigure", "ConsentRecord", "Permit", "Purpose", "SpokenStatement",
+    "consent_token", "give", "narrow", "permit", "renew", "withdraw",
+]  # fmt: skip
+
 TOKEN_LIFE_S = 600
 CLOCK_SLACK_S = 300  # a clock is put right by so much without anybody meaning to gain time
-CONTEXT = {"dpv": "https://w3id.org/dpv#", "chorister": "urn:chorister:"}
-
-
-@dataclass(frozen=True, slots=True)
-class ConsentRecord:
-    """What a speaker allowed, for whom and until when, signed by the speaker's device.
-
-    Attributes:
-        subject: the device's pseudonym; no name.
-        controller: who is allowed.
-        purposes: sorted, at least one of `PURPOSES`.
-        given_s: Unix time.
-        expires_s: Unix time; not valid from then on.
-        statement_sha256: digest of the spoken statement, None if there is none.
-        jurisdiction: whose law, e.g. 'EU'.
-        withdrawal: how to withdraw, in words.
-        replaces: digest of the record that this one narrows, None if it narrows none.
-        signature: by the device key, over the other fields.
-    """
-
-    subject: str
-    controller: str
-    purposes: tuple[Purpose, ...]
-    given_s: int
-    expires_s: int
-    statement_sha256: str | None
-    jurisdiction: str
-    withdrawal: str
-    replaces: str | None
-    signature: bytes
-
-    @property
-    def sha256(self) -> str:
-        """The record's digest, signature included: its name in ledgers and tokens."""
-        return codec.digest(self.to_plain())
-
-    def check(self, device: VerifyKey) -> None:
-        """Return if this device signed the record for its own speaker.
-
-        Raises:
-            BadSignature: it did not.
-        """
-        device.verify(CONSENT, self._body(), self.signature)
-        if self.subject != device.name:
-            raise BadSignature(
-                f"The consent on this device is its own speaker's, {device.name}.",
-                f"one of {self.subject}",
-                "Enrol this speaker on this device.",
-            )
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return the record as a JSON-LD document."""
-        return {
-            "@context": dict(CONTEXT),
-            "@type": "dpv:ConsentRecord",
-            "dpv:hasDataSubject": self.subject,
-            "dpv:hasDataController": self.controller,
-            "dpv:hasPurpose": list(self.purposes),
-            "dpv:hasPersonalData": "dpv:Biometric",
-            "dpv:hasJurisdiction": self.jurisdiction,
-            "chorister:givenAt": self.given_s,
-            "chorister:expiresAt": self.expires_s,
-            "chorister:statementSha256": self.statement_sha256,
-            "chorister:withdrawal": self.withdrawal,
-            "chorister:replaces": self.replaces,
-            "chorister:signature": self.signature.hex(),
-        }
-
-    @classmethod
-    def from_plain(cls, plain: Any) -> ConsentRecord:
-        """Return the record in a JSON-LD document; the signature is not verified yet.
-
-        Raises:
-            ConsentRefused: other fields, other types or an unknown purpose.
-        """
-        try:
-            record = cls(
-                subject=plain["dpv:hasDataSubject"],
-                controller=plain["dpv:hasDataController"],
-                purposes=tuple(plain["dpv:hasPurpose"]),
-                given_s=plain["chorister:givenAt"],
-                expires_s=plain["chorister:expiresAt"],
-                statement_sha256=plain["chorister:statementSha256"],
-                jurisdiction=plain["dpv:hasJurisdiction"],
-                withdrawal=plain["chorister:withdrawal"],
-                replaces=plain["chorister:replaces"],
-                signature=bytes.fromhex(plain["chorister:signature"]),
-            )
-            # Equal documents only: a changed or an added field shows here.
-            sound = record.to_plain() == plain and set(record.purposes) <= set(PURPOSES)
-            sound = sound and type(record.given_s) is int and type(record.expires_s) is int
-        except (KeyError, TypeError, ValueError):
-            sound = False
-        if not sound:
-            raise ConsentRefused(
-                "A consent record has the fields of docs/consent.md.",
-                "a document with others",
-                "Give the consent again with `chorister enrol`.",
-            )
-        return record
-
-    def _body(self) -> bytes:
-        plain = self.to_plain()
-        del plain["chorister:signature"]
-        return codec.encode(plain)
+STORAGE = "encrypted in a vault on the speaker's own device, nowhere else"
+RETENTION = "until the consent ends or is withdrawn, whichever is first"
+WITHDRAWAL = "chorister consent withdraw, on this device, at any time"
 
 
 class Permit:
@@ -173,10 +79,26 @@ def give(
     given_s: int,
     expires_s: int,
     jurisdiction: str,
-    statement_sha256: str | None = None,
-    withdrawal: str = "chorister consent withdraw, on this device, at any time",
+    statement: SpokenStatement | None = None,
+    storage: str = STORAGE,
+    retention: str = RETENTION,
+    withdrawal: str = WITHDRAWAL,
+    replaces: str | None = None,
 ) -> ConsentRecord:
     """Return a speaker's consent, signed by the speaker's device.
+
+    Args:
+        key: of the device.
+        controller: who is allowed.
+        purposes: what for.
+        given_s: Unix time.
+        expires_s: Unix time.
+        jurisdiction: whose law.
+        statement: how it was spoken and checked; None if it was not spoken.
+        storage: where the voice is kept and how.
+        retention: how long.
+        withdrawal: how to withdraw.
+        replaces: digest of the record in whose place this one comes.
 
     Raises:
         UsageError: no purpose or an unknown one, no controller, or an expiry that is not later.
@@ -204,13 +126,15 @@ def give(
         purposes=wanted,
         given_s=given_s,
         expires_s=expires_s,
-        statement_sha256=statement_sha256,
+        statement=statement,
         jurisdiction=jurisdiction,
+        storage=storage,
+        retention=retention,
         withdrawal=withdrawal,
-        replaces=None,
+        replaces=replaces,
         signature=b"",
     )
-    return _signed(unsigned, key)
+    return unsigned.signed(key)
 
 
 def narrow(
@@ -228,8 +152,24 @@ def narrow(
             ", ".join(kept) or "none",
             "Withdraw to keep none; give a new consent to allow more.",
         )
-    narrowed = replace(record, purposes=kept, given_s=now_s, replaces=record.sha256, signature=b"")
-    return _signed(narrowed, key)
+    narrowed = replace(record, purposes=kept, given_s=now_s, replaces=record.sha256)
+    return narrowed.signed(key)
+
+
+def renew(record: ConsentRecord, key: SigningKey, *, given_s: int, expires_s: int) -> ConsentRecord:
+    """Return a consent to the same purposes that ends later and replaces a record.
+
+    Raises:
+        UsageError: it does not end later than the record, or than it was given.
+    """
+    if expires_s <= max(given_s, record.expires_s):
+        raise UsageError(
+            "A renewed consent ends later than before.",
+            f"expires {expires_s}, where it expires {record.expires_s} now (Unix time)",
+            "Choose a later expiry; to end it earlier, withdraw.",
+        )
+    renewed = replace(record, given_s=given_s, expires_s=expires_s, replaces=record.sha256)
+    return renewed.signed(key)
 
 
 def withdraw(record: ConsentRecord, key: SigningKey, *, now_s: int) -> Withdrawal:
@@ -326,7 +266,3 @@ def _refusal(
     if now_s < record.given_s:
         return f"the consent is from {record.given_s}, after the clock's {now_s} (Unix time)"
     return None
-
-
-def _signed(record: ConsentRecord, key: SigningKey) -> ConsentRecord:
-    return replace(record, signature=key.sign(CONSENT, record._body()))

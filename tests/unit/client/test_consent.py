@@ -1,11 +1,16 @@
 import json
+from dataclasses import replace
+from pathlib import Path
 
+import jsonschema
 import pytest
 
 from chorister.client.consent import (
     PURPOSES,
+    CheckFigure,
     ConsentRecord,
     Permit,
+    SpokenStatement,
     consent_token,
     give,
     narrow,
@@ -59,7 +64,7 @@ def altered(record, **changes):
         (given(OTHER), "training", NOON, "did not sign"),
         (altered(given(), **{"dpv:hasPurpose": list(PURPOSES)}), "speech", NOON, "did not sign"),
         (altered(given(), **{"chorister:expiresAt": LATER * 9}), "training", NOON, "did not sign"),
-        (altered(given(OTHER), **{"dpv:hasDataSubject": SELF}), "training", NOON, "did not sign"),
+        (replace(given(OTHER), subject=SELF), "training", NOON, "did not sign"),
     ],
 )
 def test_a_use_that_no_consent_covers_is_refused_and_in_the_ledger(
@@ -154,6 +159,10 @@ def test_a_consent_that_says_too_little_cannot_be_given(changes, reason):
         lambda p: p.update({"chorister:expiresAt": "never"}),
         lambda p: p.update({"chorister:expiresAt": True}),
         lambda p: p.update({"chorister:signature": "zz"}),
+        lambda p: p.update({"chorister:statement": {"sha256": "0"}}),
+        lambda p: p.update({"chorister:statement": 5}),
+        lambda p: p.update({"dpv:hasLegalBasis": "eu-gdpr:A6-1-f"}),
+        lambda p: p.update({"dct:identifier": "urn:another"}),
     ],
 )
 def test_a_document_with_other_fields_is_no_consent(change):
@@ -167,6 +176,61 @@ def test_a_record_survives_json():
     again = ConsentRecord.from_plain(json.loads(json.dumps(given().to_plain())))
     again.check(KEY.verify_key())
     assert again == given()
+
+
+FIGURE = CheckFigure("same speaker", 0.96, 0.93, "cosine", True)
+SPOKEN = SpokenStatement("0" * 64, "en", True, "pocketsphinx", (FIGURE,))
+SCHEMA = Path(__file__).parents[3] / "docs" / "consent.schema.json"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s["checks"][0].update(figure="0.96"),
+        lambda s: s["checks"][0].update(figure=float("nan")),
+        lambda s: s["checks"][0].pop("limit"),
+        lambda s: s.update(checks=[1]),
+        lambda s: s.update(words_checked=1),
+        lambda s: s.update(transcript="my name is"),
+    ],
+)
+def test_a_statement_with_other_figures_is_no_part_of_a_consent(change):
+    plain = given(statement=SPOKEN).to_plain()
+    change(plain["chorister:statement"])
+    with pytest.raises(ConsentRefused, match=r"docs/consent\.md"):
+        ConsentRecord.from_plain(plain)
+
+
+def test_the_statements_facts_are_signed_and_survive_json():
+    record = given(statement=SPOKEN)
+    again = ConsentRecord.from_plain(json.loads(json.dumps(record.to_plain())))
+    again.check(KEY.verify_key())
+    assert (again.statement, again.statement_sha256) == (SPOKEN, "0" * 64)
+    with pytest.raises(BadSignature):
+        replace(record, statement=replace(SPOKEN, words_checked=False)).check(KEY.verify_key())
+
+
+@pytest.mark.parametrize("record", [given(), given(statement=SPOKEN)])
+def test_a_record_meets_the_published_schema(record):
+    jsonschema.validate(record.to_plain(), json.loads(SCHEMA.read_text()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: p.pop("dpv:hasPurpose"),
+        lambda p: p.update({"dpv:hasPurpose": []}),
+        lambda p: p.update({"dpv:hasPurpose": ["resale"]}),
+        lambda p: p.update({"schema:name": "Anna"}),
+        lambda p: p["chorister:statement"].update(transcript="I, Anna"),
+        lambda p: p.update({"chorister:signature": ""}),
+    ],
+)
+def test_the_schema_refuses_what_is_no_record(change):
+    plain = given(statement=SPOKEN).to_plain()
+    change(plain)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(plain, json.loads(SCHEMA.read_text()))
 
 
 def test_narrowing_keeps_the_expiry_and_names_what_it_replaces(ledger):
