@@ -80,14 +80,23 @@ class Home:
             ConsentRefused: the consent does not cover it.
             VaultError: the vault was moved to another machine.
         """
-        try:
-            check_in_use(self.folder)  # another process may have ended it since it was opened
-        except ChoristerError as error:
-            self.ledger.append("refusal", purpose=purpose, reason=error.found)
-            raise
+        self.require_in_use(purpose)
         return consent.permit(
             self.consent, purpose, device=self.device, now_s=self.now_s(), ledger=self.ledger
         )
+
+    def require_in_use(self, purpose: Purpose) -> None:
+        """Return unless another process ended it since it was opened; a refusal is in the ledger.
+
+        Raises:
+            ConsentRefused: the speaker withdrew.
+            VaultError: the vault was moved to another machine.
+        """
+        try:
+            check_in_use(self.folder)
+        except ChoristerError as error:
+            self.ledger.append("refusal", purpose=purpose, reason=error.found)
+            raise
 
     def keep_consent(self, record: ConsentRecord, action: str) -> Home:
         """Store a consent that the speaker gave, note it, and return the home that has it.
@@ -282,6 +291,19 @@ def ask(prompt: str) -> str:
             f"Give --passphrase-file FILE, or set {PASSPHRASE_FILE_VARIABLE}.",
         )
     return getpass.getpass(prompt)
+
+
+def ask_openly(prompt: str) -> str:
+    """Return what a person types, seen.
+
+    Raises:
+        UsageError: there is no terminal.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "What cannot be taken back is confirmed on a terminal.", "none", "Add --yes."
+        )
+    return input(prompt)
 
 
 def read_passphrase(path: Path | None) -> str | None:

@@ -24,7 +24,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from chorister.client import home as homes
-from chorister.client.consent import ConsentRecord, Permit, Purpose
+from chorister.client.consent import Permit, Purpose
 from chorister.client.home import Home
 from chorister.shared import codec
 from chorister.shared.errors import BadMessage, BadWeights, ConsentRefused, UsageError
@@ -170,15 +170,17 @@ def exported(home: Home) -> tuple[Exported, ...]:
     return tuple(_exported(codec.decode(home.vault.get(name))) for name in names)
 
 
-def carry_over(home: Home, record: ConsentRecord) -> None:
-    """Let the voices that were made under a consent be used under the one that replaces it.
+def carry_over(home: Home) -> None:
+    """Let voices that were made under a consent be used under the one that took its place.
 
     Args:
-        home: with the consent that was replaced.
-        record: renews or narrows it.
+        home: with the consent that renewed or narrowed another.
     """
+    record = home.consent
+    if record is None or record.replaces is None:
+        return
     for made in exported(home):
-        if home.consent is not None and made.consent_sha256 == home.consent.sha256:
+        if made.consent_sha256 == record.replaces:
             _list(home, replace(made, consent_sha256=record.sha256, expires_s=record.expires_s))
 
 
@@ -219,6 +221,7 @@ def open_sealed(
     from chorister.client.voice import Voice
 
     head, nonce, front, sealed = _parse(path)
+    home.require_in_use(purpose)
     item = _ITEM.format(head.voice)
     reason = None
     if head.vault != home.vault.id:
@@ -228,6 +231,7 @@ def open_sealed(
     if reason is not None:
         raise _refused(home, purpose, reason)
     permit = home.permit(purpose)
+    carry_over(home)  # a renewal may have been interrupted before it came to this voice
     made = _exported(codec.decode(home.vault.get(item)))
     if made.consent_sha256 != permit.consent_sha256:
         raise _refused(home, purpose, "a voice under a consent that another one took the place of")

@@ -137,7 +137,9 @@ class Index:
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(sqlite3.connect(self.path, timeout=_BUSY_S)) as database:
+            # Read and write, never create: a vault that was destroyed stays so.
+            address = f"{self.path.absolute().as_uri()}?mode=rw"
+            with closing(sqlite3.connect(address, timeout=_BUSY_S, uri=True)) as database:
                 database.execute("PRAGMA synchronous = FULL")
                 database.execute("PRAGMA secure_delete = ON")
                 with database:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chorister.shared import codec
-from chorister.shared.errors import BadMessage
-from chorister.shared.signing import SigningKey, VerifyKey
+from chorister.shared.errors import BadMessage, BadSignature
+from chorister.shared.signing import Certificate, SigningKey, VerifyKey
 
 SIGNATURE_BYTES = 64
 POSSESSION = "chorister/1 proof of possession"
@@ -194,6 +194,57 @@ class Withdrawal:
         plain = self.to_plain()
         del plain["signature"]
         return codec.encode(plain)
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalNotice:
+    """What a server is told of a withdrawal: the withdrawal, and whose certificate it ends.
+
+    It needs no fresh signature: it is kept after the device's key was destroyed, and sent until it
+    has arrived.
+
+    Attributes:
+        certificate: of the device, ended or not.
+        withdrawal: signed by the certified key.
+    """
+
+    certificate: Certificate
+    withdrawal: Withdrawal
+
+    def check(self, authority: VerifyKey, federation: str) -> None:
+        """Return if a device of this federation signed it; a certificate that ended will do.
+
+        Raises:
+            BadSignature: another authority, federation or device.
+        """
+        self.certificate.check(authority, federation, self.certificate.not_after_s)
+        self.withdrawal.check(self.certificate.device_key)
+        if self.withdrawal.device_id != self.certificate.device_id:
+            raise BadSignature(
+                f"A withdrawal names the device that signed it, {self.certificate.device_id}.",
+                self.withdrawal.device_id[:32],
+                "Drop the message.",
+            )
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical bytes."""
+        return codec.encode(
+            {"certificate": self.certificate.to_plain(), "withdrawal": self.withdrawal.to_plain()}
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> WithdrawalNotice:
+        """Return the notice in canonical bytes; nothing is verified yet.
+
+        Raises:
+            BadMessage: it is not one.
+        """
+        kinds = {"certificate": dict, "withdrawal": dict}
+        plain = codec.fields(codec.decode(data, max_bytes=2048), kinds, "A withdrawal notice")
+        return cls(
+            Certificate.from_plain(plain["certificate"]),
+            Withdrawal.from_plain(plain["withdrawal"]),
+        )
 
 
 def _fields(plain: Any, what: str, kinds: dict[str, type]) -> dict[str, Any]:

@@ -7,11 +7,10 @@ import pytest
 import soundfile
 
 from chorister.client import convert_cli, home
-from chorister.client.consent import give, narrow
+from chorister.client.consent import give, narrow, renew
 from chorister.client.sealed import (
     MAGIC,
     announce_plain,
-    carry_over,
     exported,
     is_sealed,
     open_any_voice,
@@ -120,7 +119,6 @@ def test_without_its_key_every_copy_is_noise(made, mine, path):
 def test_a_consent_without_conversion_opens_nothing(made, mine, path, clock):
     clock.now_s += 1
     record = narrow(mine.consent, mine.key, purposes=["speech"], now_s=clock.now_s)
-    carry_over(mine, record)
     narrowed = mine.keep_consent(record, "narrowed")
     with pytest.raises(ConsentRefused, match="covers speech only"):
         open_sealed(narrowed, path)
@@ -130,13 +128,13 @@ def test_a_consent_without_conversion_opens_nothing(made, mine, path, clock):
 def test_a_renewed_consent_carries_its_voices_and_a_new_one_does_not(made, mine, path, clock):
     clock.now_s = LATER_S - 1
     record = consent_of(mine, ["conversion"], LATER_S - 1, LATER_S + 100)
-    unrelated = mine.keep_consent(record, "given")
     with pytest.raises(ConsentRefused, match="another one took the place of"):
-        open_sealed(unrelated, path)
-    carry_over(mine, record)
+        open_sealed(mine.keep_consent(record, "given"), path)
+    record = renew(mine.consent, mine.key, given_s=LATER_S - 1, expires_s=LATER_S + 100)
+    renewed = mine.keep_consent(record, "renewed")
     clock.now_s = LATER_S + 1
-    open_sealed(unrelated, path)
-    assert exported(unrelated)[0].expires_s == LATER_S + 100
+    open_sealed(renewed, path)
+    assert exported(renewed)[0].expires_s == LATER_S + 100
 
 
 @pytest.mark.parametrize("where", [len(MAGIC) + 8, 300, -1])

@@ -1,0 +1,186 @@
+"""`chorister consent show|renew|narrow|withdraw`: what a speaker does with a consent once given."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+from chorister.client import consent, home
+from chorister.client.consent import PURPOSES, ConsentRecord, Purpose
+from chorister.client.home import Home
+from chorister.client.sealed import carry_over, exported
+from chorister.client.vault import WITHDRAWN_FILE, check_in_use, destroy, read_marker
+from chorister.client.vault_key import KEY_FILE
+from chorister.client.withdraw import withdraw as withdraw_voice
+from chorister.shared.console import (
+    add_output_options,
+    apply_output_options,
+    complain,
+    print_json,
+    say,
+)
+from chorister.shared.errors import ConsentRefused
+
+_DAY_S = 86_400
+_RECEIPT = "receipt-withdrawal.json"
+
+
+def show(argv: Sequence[str]) -> int:
+    """Show what was allowed, to whom and until when, and which voice files there are."""
+    options = _parse(
+        _parser("show", "What this vault's speaker allowed; nothing is changed."), argv
+    )
+    folder = home.vault_folder(options)
+    marker = read_marker(folder, WITHDRAWN_FILE)
+    if marker is not None:
+        return _show_withdrawn(options, folder, marker)
+    mine = home.open_from(options)
+    record = _given(mine)
+    now_s = mine.now_s()
+    files = exported(mine)
+    state = "valid" if record.given_s <= now_s < record.expires_s else "ended"
+    if options.json:
+        plain: dict[str, Any] = {
+            "state": state,
+            "consent": record.to_plain(),
+            "sha256": record.sha256,
+            "voices": [{"path": f.path, "plain": f.plain, "expires_s": f.expires_s} for f in files],
+        }
+        print_json(plain)
+    say(f"Consent {record.sha256[:16]} of {record.subject}: {state}")
+    say(f"  to         {record.controller}")
+    say(f"  for        {', '.join(record.purposes)}")
+    say(f"  given      {_day(record.given_s)}")
+    say(f"  ends       {_day(record.expires_s)}")
+    for made in files:
+        say(f"  voice file {made.path} ({'plain, cannot be recalled' if made.plain else 'sealed'})")
+    say("Withdraw it at any time: chorister consent withdraw")
+    return 0
+
+
+def renew(argv: Sequence[str]) -> int:
+    """Let the consent end later, for the same purposes; its sealed voices go on with it."""
+    parser = _parser("renew", "Sign the same consent again, with a later end.")
+    parser.add_argument(
+        "--days", type=int, default=365, metavar="N", help="how long from now (default 365)"
+    )
+    options = _parse(parser, argv)
+    mine = home.open_from(options)
+    now_s = mine.now_s()
+    ends_s = now_s + options.days * _DAY_S
+    record = consent.renew(_given(mine), mine.key, given_s=now_s, expires_s=ends_s)
+    return _keep(mine, record, "renewed", options)
+
+
+def narrow(argv: Sequence[str]) -> int:
+    """Allow fewer purposes from now on."""
+    parser = _parser("narrow", "Sign a consent to fewer purposes; the end stays.")
+    parser.add_argument(
+        "--purpose", required=True, metavar="P,P", help=f"what stays allowed: {', '.join(PURPOSES)}"
+    )
+    options = _parse(parser, argv)
+    mine = home.open_from(options)
+    purposes = cast("list[Purpose]", [p.strip() for p in options.purpose.split(",") if p.strip()])
+    record = consent.narrow(_given(mine), mine.key, purposes=purposes, now_s=mine.now_s())
+    return _keep(mine, record, "narrowed", options)
+
+
+def withdraw(argv: Sequence[str]) -> int:
+    """End the consent: destroy recordings, adapter, keys and voice files; leave a receipt."""
+    parser = _parser(
+        "withdraw",
+        "Destroy what this vault holds and delete the voice files that it lists. Servers are told. "
+        "It cannot be taken back; nobody asks for a reason.",
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask whether it is meant")
+    options = _parse(parser, argv)
+    folder = home.vault_folder(options)
+    if (folder / WITHDRAWN_FILE).exists() and not (folder / KEY_FILE).exists():
+        destroy(folder)  # what an interrupted withdrawal left
+        say(f"Withdrawn before. {folder / _RECEIPT}")
+        return 0
+    mine = home.open_from(options, even_if_ended=True)
+    if not options.yes and not _is_meant(mine):
+        say("Nothing was done.")
+        return 1
+    done = withdraw_voice(mine)
+    if options.json:
+        print_json(
+            {
+                "receipt": str(done.receipt),
+                "items_destroyed": done.items,
+                "files": [{"path": path, "outcome": outcome} for path, outcome in done.files],
+                "notices": [str(path) for path in done.notices],
+                "rounds": done.rounds,
+            }
+        )
+    say(f"Withdrawn. The vault's key and its {done.items} items are destroyed.")
+    for path, outcome in done.files:
+        say(f"  {path}: {outcome}")
+    for notice in done.notices:
+        say(f"  the server is told when it next asks this device, or by this file: {notice}")
+    say(f"Took part in {done.rounds} rounds; the receipt says what that leaves and what bounds it.")
+    say(f"Receipt: {done.receipt} and {done.receipt.with_suffix('.html').name}")
+    return 0
+
+
+def _show_withdrawn(options: argparse.Namespace, folder: Path, marker: dict[str, object]) -> int:
+    at_s = marker.get("at_s")
+    receipt = folder / _RECEIPT
+    if options.json:
+        print_json({"state": "withdrawn", "at_s": at_s, "receipt": str(receipt)})
+    when = _day(at_s) if isinstance(at_s, int) else "an unknown time"
+    say(f"Withdrawn on {when}.")
+    if (folder / KEY_FILE).exists():
+        say("It was interrupted: run `chorister consent withdraw` to finish it.")
+    else:
+        say(f"Receipt: {receipt}")
+    return 0
+
+
+def _keep(mine: Home, record: ConsentRecord, action: str, options: argparse.Namespace) -> int:
+    check_in_use(mine.folder)
+    carry_over(mine)  # what an interrupted change before this one left
+    carry_over(mine.keep_consent(record, action))
+    if options.json:
+        print_json({"consent": record.to_plain(), "sha256": record.sha256, "action": action})
+    say(
+        f"Consent {action}: {', '.join(record.purposes)} until {_day(record.expires_s)} "
+        f"({record.sha256[:16]})"
+    )
+    return 0
+
+
+def _given(mine: Home) -> ConsentRecord:
+    if mine.consent is None:
+        raise ConsentRefused(
+            "A vault has a consent once its speaker gave one.", "none", "Run `chorister enrol`."
+        )
+    return mine.consent
+
+
+def _is_meant(mine: Home) -> bool:
+    complain(f"this destroys {len(mine.vault.items())} items of {mine.folder}, and deletes:")
+    for made in exported(mine):
+        complain(f"  {made.path}")
+    return home.ask_openly("Type 'withdraw' to go on: ").strip() == "withdraw"
+
+
+def _day(time_s: int) -> str:
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _parser(action: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"chorister consent {action}", description=description)
+    home.add_vault_options(parser)
+    add_output_options(parser)
+    return parser
+
+
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    options = parser.parse_args(argv)
+    apply_output_options(options)
+    return options

@@ -1,0 +1,154 @@
+"""The end of a consent, in an order that a crash at any step leaves refusable and finishable.
+
+    1 the signed withdrawal is on the disk      from here on every use is refused
+    2 the ledger says so, and notices wait for servers
+    3 voice files are deleted where they were written
+    4 the receipt is signed and written         the device's key is needed for it
+    5 the vault's key is destroyed, then its items
+
+Whoever runs it again after a crash finishes it. Ledger, budget journals and receipt stay: they
+outlive the voice and hold none of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chorister.client import consent, outbox, receipt
+from chorister.client.home import Home
+from chorister.client.participation import bounds, contributions
+from chorister.client.sealed import Exported, exported, is_sealed, read_head
+from chorister.client.vault import WITHDRAWN_FILE
+from chorister.shared import codec
+from chorister.shared.enrolment import Withdrawal, WithdrawalNotice
+from chorister.shared.errors import BadMessage, ConsentRefused
+from chorister.shared.files import write_atomically
+from chorister.shared.signing import Certificate
+
+CERTIFICATE_KIND = "certificate"
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """What a withdrawal did.
+
+    Attributes:
+        withdrawal: signed.
+        receipt: the file, with its readable form beside it (`.html`).
+        items: how many items of the vault were destroyed.
+        files: path and what became of it, for each voice file that was written.
+        notices: files that wait for servers.
+        rounds: how many rounds the speaker took part in.
+    """
+
+    withdrawal: Withdrawal
+    receipt: Path
+    items: int
+    files: tuple[tuple[str, str], ...]
+    notices: tuple[Path, ...]
+    rounds: int
+
+
+def withdraw(home: Home) -> Withdrawn:
+    """End the consent, delete what was made under it, and leave a signed receipt.
+
+    Args:
+        home: of the speaker, opened with `even_if_ended`.
+
+    Raises:
+        ConsentRefused: there is no consent to withdraw.
+        OSError: a file could not be written or deleted; what was done stays done.
+    """
+    if home.consent is None:
+        raise ConsentRefused(
+            "A consent that was given can be withdrawn.",
+            "none in this vault",
+            "There is nothing to withdraw; delete the vault's folder if you want it gone.",
+        )
+    withdrawal = _begin(home)
+    notices = _notices(home, withdrawal)
+    files = tuple((made.path, _delete_file(made)) for made in exported(home))
+    items = home.vault.items()
+    rounds = contributions(home.folder)
+    written = receipt.write(
+        home.folder,
+        home.key,
+        receipt.Facts(
+            consent=home.consent,
+            withdrawal=withdrawal,
+            items=Counter(item.kind for item in items),
+            files=files,
+            rounds=rounds,
+            bounds=bounds(home.folder),
+            federations=tuple(sorted(federation for federation, _ in notices)),
+            ledger=home.ledger.checkpoint(home.key),
+        ),
+    )
+    home.vault.destroy()
+    return Withdrawn(
+        withdrawal, written, len(items), files, tuple(path for _, path in notices), len(rounds)
+    )
+
+
+def _begin(home: Home) -> Withdrawal:
+    """Put the withdrawal on the disk and into the ledger; the first one stays the one."""
+    path = home.folder / WITHDRAWN_FILE
+    if path.exists():
+        found = _read(path)
+        if found is not None:
+            return found
+    record = home.consent
+    if record is None:
+        raise ConsentRefused("A consent can be withdrawn.", "none", "There is nothing to withdraw.")
+    withdrawal = consent.withdraw(record, home.key, now_s=home.now_s())
+    plain = withdrawal.to_plain()
+    signature = withdrawal.signature.hex()
+    # Refused first, noted afterwards: a ledger that cannot be written must not keep a voice alive.
+    write_atomically(path, json.dumps(plain | {"signature": signature}, indent=1).encode())
+    home.ledger.append(
+        "withdrawal", consent=withdrawal.consent_sha256, at_s=withdrawal.at_s, signature=signature
+    )
+    return withdrawal
+
+
+def _read(path: Path) -> Withdrawal | None:
+    """Return the withdrawal that an earlier attempt left, None if the file holds none."""
+    try:
+        plain: dict[str, Any] = json.loads(path.read_bytes())
+        return Withdrawal.from_plain(plain | {"signature": bytes.fromhex(plain["signature"])})
+    except (ValueError, KeyError, TypeError, AttributeError, BadMessage):
+        return None
+
+
+def _notices(home: Home, withdrawal: Withdrawal) -> list[tuple[str, Path]]:
+    found = []
+    for item in home.vault.items():
+        if item.kind == CERTIFICATE_KIND:
+            certificate = Certificate.from_plain(codec.decode(home.vault.get(item.name)))
+            notice = WithdrawalNotice(certificate, withdrawal)
+            found.append((certificate.federation, outbox.queue(home.folder, notice)))
+    return found
+
+
+def _delete_file(made: Exported) -> str:
+    """Delete a voice file where it was written, if it is still that file; say what became of it."""
+    path = Path(made.path)
+    form = "plain: copies of it cannot be recalled" if made.plain else "sealed: its key is gone"
+    if not path.is_file():
+        return f"not there any more ({form})"
+    if not _is_the_one(path, made):
+        return f"another file lies there now, and was left ({form})"
+    path.unlink()
+    return f"deleted ({form})"
+
+
+def _is_the_one(path: Path, made: Exported) -> bool:
+    if made.plain:
+        # Without a digest the export was never finished: what lies there may be half of it.
+        return made.sha256 in ("", hashlib.sha256(path.read_bytes()).hexdigest())
+    return is_sealed(path) and read_head(path).voice == made.voice
