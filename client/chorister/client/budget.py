@@ -39,6 +39,7 @@ class DeviceBudget:
         clock: Callable[[], int] = system_clock,
         allowed_unfinished: int = ALLOWED_UNFINISHED,
     ) -> None:
+        self._delta_speaker = speaker.delta
         self._file = BudgetFile(
             path, {"segment": segment, "speaker": speaker}, owner=device_id, federation=federation,
             clock=clock, allowed_unfinished=allowed_unfinished,
@@ -79,6 +80,11 @@ class DeviceBudget:
             BudgetExhausted: it does not, or too many rounds were charged without a sum.
         """
         self._file.check({"speaker": event})
+
+    @property
+    def delta_speaker(self) -> float:
+        """The delta at which the owner wants the speaker unit's figure."""
+        return self._delta_speaker
 
     def epsilon_segment(self) -> float:
         """Return the segment unit's epsilon so far, reserved rounds included."""

@@ -28,6 +28,7 @@ from chorister.shared.exchanges import (
     RoundTask,
 )
 from chorister.shared.privacy.charges import speaker_event
+from chorister.shared.privacy.speaker_level import check_population
 from chorister.shared.randomness import Randomness
 from chorister.shared.secagg.messages import Inbox, Roster, Survivors, UnmaskRequest
 from chorister.shared.secagg.terms import RoundTerms
@@ -45,6 +46,7 @@ def apply(device: Device, round_id: str, request: bytes) -> bytes:
         ConsentRefused: the speaker's consent does not cover training.
         BudgetExhausted: what is left does not cover a round of these terms.
         ProtocolViolation: the terms are below what this device accepts, or of another round.
+        BadSettings: the owner's delta is too large for a cohort of this size.
     """
     invitation = Invitation.from_bytes(request)
     terms = RoundTerms.from_bytes(invitation.terms)
@@ -188,6 +190,7 @@ def _check_task(device: Device, task: RoundTask) -> None:
 def _check_budget(device: Device, terms: RoundTerms) -> None:
     event = speaker_event(terms)
     if event is not None:
+        check_population(device.budget.delta_speaker, terms.cohort)
         device.budget.check_speaker(event)
 
 

@@ -97,7 +97,7 @@ def _run(log: _RoundLog) -> None:
     state = load_optimiser(operator.folder, version.sha256, len(adapter.values))
     terms = plan_round(
         settings, operator.run, log.number, len(chosen), adapter, version.sha256,
-        operator.simulated, state.clip_norm,
+        operator.simulated, state.clip_norm, len(devices),
     )  # fmt: skip
     log.terms = terms
     event = speaker_event(terms)

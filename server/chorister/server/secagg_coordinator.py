@@ -238,6 +238,9 @@ class Coordinator:
                 self._refuse(self._name(index), peer, reason)
         self._stage = "finished"
         values = unmask(self._total, shares, self._view)
+        for owner in shares.inconsistent:
+            reason = "committed to shares that do not belong together"
+            self._refuse(self._name(owner), self._peers[owner], reason)
         ids = self.device_ids
         return Aggregate(
             values,

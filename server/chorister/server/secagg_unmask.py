@@ -17,6 +17,8 @@ from chorister.shared.secagg.terms import RoundTerms
 
 SEED = "seed"
 KEY = "key"
+MAX_ATTEMPTS = 64
+"""Sets of shares that are tried for one secret before its owner is named."""
 
 
 class RevealedShares:
@@ -51,6 +53,8 @@ class RevealedShares:
             for owner, bundle in bundles.items()
         }
         self._shares: dict[int, dict[int, bytes]] = {owner: {} for owner in bundles}
+        self.inconsistent: list[int] = []
+        """Owners whose secrets only some of the sets of shares gave."""
 
     def __repr__(self) -> str:
         return f"RevealedShares(of {len(self._shares)} devices)"
@@ -76,7 +80,11 @@ class RevealedShares:
         ):
             for owner, share in entries:
                 if owner not in owners or not self._fits(kind, owner, holder, share):
-                    faults.append(f"revealed a {kind} share that its owner did not give it")
+                    name = self._name(owner) if owner in self._commitments else "nobody"
+                    faults.append(
+                        f"revealed another {kind} share than {name} committed to; one of the two "
+                        "lies"
+                    )
                 else:
                     self._shares[owner][holder] = share
         return faults
@@ -95,31 +103,37 @@ class RevealedShares:
         """Return the owner's seed if it survived, its masking key if it dropped out.
 
         Raises:
-            RoundAborted: too few shares, or the owner shared something else than it committed to.
+            RoundAborted: too few shares, or no set of them gives what the owner committed to.
         """
         shares = self._shares[owner]
-        others = {holder: share for holder, share in shares.items() if holder != owner}
-        # The owner's own share fits no commitment, so it is used only where it is needed.
-        attempts = [others] if len(others) >= self._threshold else []
-        attempts.append(shares)
         if len(shares) < self._threshold:
             raise RoundAborted(
                 f"A secret needs {self._threshold} shares.",
                 f"{len(shares)} of device {self._name(owner)}",
                 "Keep the old adapter and start another round.",
             )
-        for attempt in attempts:
+        for failed, attempt in enumerate(self._attempts(owner, shares)):
             try:
                 secret = reconstruct(attempt, self._threshold)
             except BadMessage:
                 continue
             if self._committed(owner, secret):
+                if failed:
+                    self.inconsistent.append(owner)
                 return secret
         raise RoundAborted(
             "The shares of a secret reconstruct what their owner committed to.",
             f"another secret of device {self._name(owner)}",
             "Keep the old adapter; leave that device out of the next round.",
         )
+
+    def _attempts(self, owner: int, shares: Mapping[int, bytes]) -> Iterator[dict[int, bytes]]:
+        """Yield sets of t shares: an owner may have committed to some that fit no others."""
+        t = self._threshold
+        # Nobody has a commitment to the owner's own share, so it comes last.
+        holders = sorted(shares, key=lambda holder: (holder == owner, holder))
+        for first in range(min(len(holders), MAX_ATTEMPTS)):
+            yield {h: shares[h] for h in (holders[first:] + holders[:first])[:t]}
 
     def _committed(self, owner: int, secret: bytes) -> bool:
         advertisement = self.roster.advertisements[owner]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from chorister.shared.privacy.speaker_level import check_population
 from chorister.shared.secagg.planning import plan_cohort, plan_terms
 from chorister.shared.secagg.terms import RoundTerms
 from chorister.shared.settings import Federation
@@ -22,6 +23,7 @@ def plan_round(
     adapter_sha256: str,
     simulated: bool,
     clip_norm: float | None = None,
+    population: int | None = None,
 ) -> RoundTerms:
     """Return the terms of a round for a cohort of this size.
 
@@ -34,11 +36,14 @@ def plan_round(
         adapter_sha256: its digest.
         simulated: whether all randomness is a simulation's.
         clip_norm: that an adaptive clip has come to; None for the settings' own.
+        population: devices known to the server; None for the cohort alone.
 
     Raises:
         BadSettings: the settings are infeasible for this cohort, with the nearest feasible ones.
     """
     aggregation, privacy = settings.aggregation, settings.speaker_privacy
+    if settings.private:
+        check_population(privacy.delta_dp, max(cohort, population or 0))
     adaptive = privacy.adaptive_clip if settings.private else None
     clip = clip_norm if adaptive and clip_norm is not None else privacy.clip_norm
     plan = plan_cohort(cohort, aggregation.corrupt_fraction, aggregation.dropout_fraction)

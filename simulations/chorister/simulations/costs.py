@@ -10,7 +10,7 @@ from chorister.server.rounds import RoundRecord
 from chorister.shared.privacy.events import PrivacyEvent
 from chorister.shared.privacy.figures import NO_GUARANTEE, PrivacyFigure
 from chorister.shared.privacy.segment_level import recording_figure, segment_figure
-from chorister.shared.privacy.speaker_level import largest_delta, speaker_figure
+from chorister.shared.privacy.speaker_level import speaker_figure
 from chorister.shared.settings import SegmentPrivacy, SpeakerPrivacy
 from chorister.shared.voice.audio import probe_recording
 from chorister.simulations import speaker_device
@@ -50,7 +50,7 @@ def budgets(world: World, records: list[RoundRecord]) -> list[dict[str, Any]]:
     }
     return [
         _segment(world, federation.segment_privacy, events["segment"]),
-        _speaker(federation.speaker_privacy, events["speaker"], records, len(world.clients)),
+        _speaker(federation.speaker_privacy, events["speaker"], records),
     ]
 
 
@@ -86,17 +86,16 @@ def _speaker(
     privacy: SpeakerPrivacy,
     events: list[tuple[PrivacyEvent, ...]],
     records: list[RoundRecord],
-    clients: int,
 ) -> dict[str, Any]:
     figures = [speaker_figure(booked, privacy.delta_dp) for booked in events]
     worst = max(range(len(figures)), key=lambda i: figures[i].epsilon)
     figure = figures[worst]
     caveats = [TRUST, SIMULATED]
-    if privacy.delta_dp > largest_delta(clients):
-        caveats.insert(
-            0, f"delta {privacy.delta_dp:g} is above N^-1.1 = {largest_delta(clients):.2g} for "
-            f"{clients} speakers.",
-        )  # fmt: skip
+    if privacy.adaptive_clip is not None:
+        caveats.append(
+            f"The clip adapted: {privacy.adaptive_clip.budget_share:.0%} of each round's cost went "
+            "to a noisy count of the deltas within it."
+        )
     least = [record.min_honest for record in records if record.min_honest is not None]
     if least:
         caveats.append(f"The noise was sized for {min(least)} honest survivors.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
-from math import ceil
+from math import ceil, sqrt
 
 from chorister.shared.console import (
     add_output_options,
@@ -16,7 +16,7 @@ from chorister.shared.console import (
 )
 from chorister.shared.errors import BadSettings
 from chorister.shared.privacy.events import SPEAKER_MECHANISM, PrivacyEvent
-from chorister.shared.privacy.speaker_level import largest_delta, speaker_figure
+from chorister.shared.privacy.speaker_level import check_population, largest_delta, speaker_figure
 from chorister.shared.secagg.planning import CohortPlan, plan_cohort, plan_terms
 from chorister.shared.secagg.terms import MAX_COHORT, RoundTerms
 
@@ -53,6 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--bits", type=int, default=32, help="bits of the modulus")
     plan.add_argument("--clip", type=float, default=0.05, help="L2 clip norm of a delta")
     plan.add_argument("--noise", type=float, default=1.0, help="noise multiplier, 0 for none")
+    plan.add_argument(
+        "--bit-share", type=float, default=0.0, help="part of the cost that an adaptive clip takes"
+    )
     plan.add_argument("--rounds", type=int, default=1, help="rounds that a speaker takes part in")
     plan.add_argument("--delta", type=float, default=None, help="default: cohort**-1.1")
     bench = actions.add_parser("bench", help="measure against Flower's SecAgg+")
@@ -76,7 +79,7 @@ def _plan(options: argparse.Namespace) -> int:
     terms = plan_terms(
         plan, federation="plan", run="plan", round_number=0, dimension=options.dim,
         modulus_bits=options.bits, clip_norm=options.clip, noise_multiplier=options.noise,
-        adapter="0" * 64, simulated=True,
+        adapter="0" * 64, simulated=True, bit_share=options.bit_share,
     )  # fmt: skip
     delta = largest_delta(options.cohort) if options.delta is None else options.delta
     if not 0 < delta < 1 or options.rounds < 1:
@@ -84,6 +87,8 @@ def _plan(options: argparse.Namespace) -> int:
             "A plan has at least one round and a delta between 0 and 1.",
             f"{options.rounds} rounds, delta {delta}", "Change --rounds or --delta.",
         )  # fmt: skip
+    if terms.private:
+        check_population(delta, options.cohort)
     t = plan.thresholds
     values: dict[str, object] = {
         **asdict(t),
@@ -94,6 +99,8 @@ def _plan(options: argparse.Namespace) -> int:
         "sensitivity_steps": terms.sensitivity,
         "client_variance": terms.client_variance,
         "noise_to_signal": options.noise * options.dim**0.5 / options.cohort,
+        "bit_steps": terms.bit_steps,
+        "share_within_error": _share_error(plan, terms),
     }
     if terms.private:
         event = PrivacyEvent(SPEAKER_MECHANISM, terms.noise_multiplier, 1.0, options.rounds)
@@ -107,6 +114,14 @@ def _plan(options: argparse.Namespace) -> int:
     if terms.private:
         say(f"privacy of {options.rounds} round(s)  {figure.sentence()}")
     return 0
+
+
+def _share_error(plan: CohortPlan, terms: RoundTerms) -> float | None:
+    """Return the standard deviation of the share of deltas within the clip, None without bits."""
+    if not terms.bit_steps:
+        return None
+    noise = sqrt(plan.cohort * terms.client_variance)
+    return noise / (2 * terms.bit_steps * plan.cohort)
 
 
 def _plan_lines(plan: CohortPlan, terms: RoundTerms) -> list[str]:
@@ -123,6 +138,12 @@ def _plan_lines(plan: CohortPlan, terms: RoundTerms) -> list[str]:
         f"scale              {terms.scale:.6g} steps per unit, sensitivity {terms.sensitivity:.6g}",
         f"noise per device   discrete Gaussian, variance parameter {terms.client_variance}",
     ]
+    error = _share_error(plan, terms)
+    if error is not None:
+        lines.append(
+            f"clip bit           {terms.bit_steps} steps up or down; tells the share of deltas "
+            f"within the clip to {error:.2g} (one standard deviation)"
+        )
     if plan.abort_probability > 0.05:
         lines.append("                   large, as for any small cohort: rounds will be repeated")
     if not terms.private:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from chorister.client import contribute
+from chorister.client.budget import DeviceBudget
 from chorister.client.consent import withdraw
 from chorister.client.secagg_party import Party
 from chorister.server.round import run_round
@@ -411,6 +412,17 @@ def test_an_exhausted_budget_is_a_hard_stop_on_the_device(choir):
     assert (one.survivors, two.survivors) == (4, 3)
     assert isinstance(singers.errors[ADVERTISE, name], BudgetExhausted)
     assert tired.budget.epsilon_speaker() == 1
+
+
+def test_a_delta_that_is_too_large_for_the_cohort_is_no_guarantee_and_no_round(choir, monkeypatch):
+    # 4 ** -1.1 = 0.22
+    monkeypatch.setattr(DeviceBudget, "delta_speaker", 0.25)
+    singers = choir(private=True)
+    record = run_round(singers, singers.operator, 1)
+    assert record.status == "aborted"
+    assert {type(e) for e in singers.errors.values()} == {BadSettings}
+    assert "N^-1.1" in str(singers.errors[ADVERTISE, singers.names[0]])
+    assert singers.model_calls == 0
 
 
 def test_an_exhausted_segment_budget_stops_before_training(choir, choirs):

@@ -18,6 +18,8 @@ from chorister.shared.secagg.messages import (
     ShareBundle,
     SurvivorVote,
 )
+from chorister.shared.secagg.terms import RoundTerms
+from chorister.shared.secagg.thresholds import derive
 from chorister.shared.types import Aggregate, MaskedDelta
 from chorister.simulations.secagg_rehearsal import (
     NOW_S,
@@ -242,6 +244,112 @@ def test_an_owner_that_shared_another_secret_is_named() -> None:
     network.up = lie_too  # type: ignore[method-assign]
     with pytest.raises(RoundAborted, match=_liar(rehearsal).certificate.device_id):
         rehearsal.run(uniform_deltas(TERMS, 5), network)
+
+
+def _lies(rehearsal: Rehearsal, liars: set[str], message: bytes, peer: str) -> bytes:
+    """Return a liar's reveal with every share but its own replaced, and signed."""
+    if peer not in liars:
+        return message
+    reveal = Reveal.from_bytes(message)
+    device = rehearsal.devices[peer]
+    own = rehearsal.coordinator.device_ids.index(device.certificate.device_id)
+    changed = replace(
+        reveal,
+        seed_shares=tuple((o, s if o == own else bytes(33)) for o, s in reveal.seed_shares),
+        key_shares=tuple((o, b"\x01" * 33) for o, _ in reveal.key_shares),
+    )
+    return changed.signed(rehearsal.coordinator._survivors, device.identity).to_bytes()
+
+
+@pytest.mark.parametrize("dropped", [set(), {"device-0006"}])
+def test_a_threshold_of_honest_shares_beside_liars_recovers_every_secret(dropped: set[str]) -> None:
+    terms = rehearsal_terms(7, 4)
+    liars = {"device-0000", "device-0001", "device-0002"} - dropped
+
+    class Liars(Network):
+        def up(self, stage: str, peer: str, message: bytes) -> bytes | None:
+            return _lies(rehearsal, liars, message, peer) if stage == "reveal" else message
+
+    rehearsal, deltas = Rehearsal(terms, 5), uniform_deltas(terms, 5)
+    left = 7 - len(dropped)
+    while left - len(liars) < derive_threshold(terms):
+        liars.pop()
+    # As many liars as there can be: one less honest share and nothing could be recovered.
+    assert left - len(liars) == derive_threshold(terms)
+    assert liars
+    aggregate = rehearsal.run(deltas, Liars({"mask": dropped}))
+    names = [rehearsal.name_of(device) for device in aggregate.survivors]
+    assert len(names) == left
+    assert np.array_equal(aggregate.values, exact_sum(deltas, names))
+    assert {rehearsal.name_of(r.device_id) for r in rehearsal.coordinator.refused} == liars
+
+
+def derive_threshold(terms: RoundTerms) -> int:
+    return derive(
+        terms.cohort, terms.cohort, terms.gamma, terms.dropout, terms.min_honest
+    ).share_threshold
+
+
+def test_one_liar_more_than_that_aborts_and_says_what_is_missing() -> None:
+    terms = rehearsal_terms(7, 4)
+    rehearsal = Rehearsal(terms, 5)
+    liars = {f"device-{i:04}" for i in range(7 - derive_threshold(terms) + 1)}
+
+    class Liars(Network):
+        def up(self, stage: str, peer: str, message: bytes) -> bytes | None:
+            return _lies(rehearsal, liars, message, peer) if stage == "reveal" else message
+
+    with pytest.raises(RoundAborted, match="shares"):
+        rehearsal.run(uniform_deltas(terms, 5), Liars())
+    assert {rehearsal.name_of(r.device_id) for r in rehearsal.coordinator.refused} == liars
+
+
+def test_an_owner_with_one_wrong_commitment_is_named_and_costs_nothing() -> None:
+    terms = rehearsal_terms(7, 4)
+    rehearsal, deltas = Rehearsal(terms, 5), uniform_deltas(terms, 5)
+
+    def index(name: str) -> int:
+        return rehearsal.coordinator.device_ids.index(rehearsal.devices[name].certificate.device_id)
+
+    ids = {device.certificate.device_id: name for name, device in rehearsal.devices.items()}
+    accomplice = ids[min(i for i in ids if ids[i] != LIAR)]
+    wrong = b"\x00" * 32 + b"\x05"
+
+    class Pair(Network):
+        def up(self, stage: str, peer: str, message: bytes) -> bytes | None:
+            if (stage, peer) == ("share", LIAR):
+                bundle = ShareBundle.from_bytes(message)
+                changed = tuple(
+                    replace(
+                        s,
+                        seed_commitment=commit_share(
+                            "seed", bundle.roster, index(LIAR), s.recipient, wrong
+                        ),
+                    )
+                    if s.recipient == index(accomplice)
+                    else s
+                    for s in bundle.shares
+                )
+                bundle = replace(bundle, shares=changed)
+                return bundle.signed(rehearsal.devices[LIAR].identity).to_bytes()
+            if (stage, peer) == ("reveal", accomplice):
+                reveal = Reveal.from_bytes(message)
+                shares = tuple((o, wrong if o == index(LIAR) else s) for o, s in reveal.seed_shares)
+                return (
+                    replace(reveal, seed_shares=shares)
+                    .signed(
+                        rehearsal.coordinator._survivors, rehearsal.devices[accomplice].identity
+                    )
+                    .to_bytes()
+                )
+            return message
+
+    aggregate = rehearsal.run(deltas, Pair())
+    assert np.array_equal(aggregate.values, exact_sum(deltas, list(deltas)))
+    # The wrong share fits its commitment: it is among the first t, and other subsets are tried.
+    (refusal,) = rehearsal.coordinator.refused
+    assert refusal.device_id == rehearsal.devices[LIAR].certificate.device_id
+    assert "belong together" in refusal.reason
 
 
 def test_a_spoiled_sum_is_what_a_liar_can_do() -> None:

@@ -48,3 +48,14 @@ def test_more_survivors_than_planned_hold_more_noise_than_promised():
 def test_an_infeasible_cohort_is_refused_with_what_would_do():
     with pytest.raises(BadSettings, match=r"Feasible and near: .*cohort of"):
         plan(5, aggregation=Aggregation(corrupt_fraction=0.2, dropout_fraction=0.5))
+
+
+def test_a_delta_that_the_population_does_not_allow_is_refused():
+    with pytest.raises(BadSettings, match=r"delta_dp = 0.0009\d?"):
+        plan(cohort=560)
+    adapter = (20, ADAPTER, "a" * 64, True)
+    # The cohort is small, but it is drawn from many.
+    with pytest.raises(BadSettings, match=r"Nearest feasible: .*0.0005"):
+        plan_round(Federation(), "run", 3, *adapter, population=1000)
+    assert plan_round(Federation(private=False), "run", 3, *adapter, population=1000)
+    assert plan_round(Federation(), "run", 3, *adapter, population=500)

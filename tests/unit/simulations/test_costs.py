@@ -11,7 +11,7 @@ import pytest
 from chorister.server.rounds import RoundRecord
 from chorister.shared.privacy.events import SEGMENT_MECHANISM, SPEAKER_MECHANISM, PrivacyEvent
 from chorister.shared.privacy.segment_level import segment_figure
-from chorister.shared.settings import Federation, SegmentPrivacy, SpeakerPrivacy
+from chorister.shared.settings import AdaptiveClip, Federation, SegmentPrivacy, SpeakerPrivacy
 from chorister.simulations import costs
 from chorister.simulations.scenario import Scenario
 from chorister.simulations.speakers import Speaker
@@ -119,9 +119,9 @@ def test_a_group_whose_delta_reaches_one_is_not_bounded():
     assert "nothing bounds it" in found["meaning"]
 
 
-def test_a_delta_too_large_for_the_population_is_a_caveat(figures):
-    # 3 ** -1.1 = 0.3: the default is fine; replaced settings with a large population are not.
+def test_an_adaptive_clip_is_named_beside_the_figure(figures):
     _, by_speaker = figures(NOTHING, NOTHING)
-    assert not any("N^-1.1" in c for c in by_speaker["caveats"])
-    many = costs._speaker(SpeakerPrivacy(), [()] * 1000, [replace(RECORD, min_honest=None)], 1000)
-    assert "N^-1.1" in many["caveats"][0]
+    assert not any("adapted" in c for c in by_speaker["caveats"])
+    privacy = SpeakerPrivacy(adaptive_clip=AdaptiveClip(budget_share=0.2))
+    found = costs._speaker(privacy, [()], [replace(RECORD, min_honest=None)])
+    assert any("20% of each round" in c for c in found["caveats"])

@@ -46,6 +46,9 @@ def test_a_plan_for_people_says_that_small_cohorts_abort(
         ["plan", "--cohort", "1000000000"],
         ["plan", "--cohort", "8", "--gamma", "0.3", "--dropout", "0.5"],
         ["plan", "--cohort", "8", "--delta", "0"],
+        ["plan", "--cohort", "100", "--delta", "0.01"],
+        ["plan", "--cohort", "8", "--bit-share", "1"],
+        ["plan", "--cohort", "8", "--bit-share", "0.1", "--noise", "0"],
         ["plan", "--cohort", "8", "--rounds", "0"],
         ["plan", "--cohort", "8", "--clip", "nan"],
         ["plan", "--cohort", "8", "--noise", "nan"],
@@ -61,6 +64,18 @@ def test_what_cannot_be_planned_is_refused_in_one_line(arguments: list[str]) -> 
         main(arguments)
     assert caught.value.exit_status == 2
     assert "\n" not in str(caught.value)
+
+
+def test_a_plan_with_an_adaptive_clip_says_how_well_it_counts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["plan", "--cohort", "100", "--bit-share", "0.1", "--json"]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    # Noise of z / (2 sqrt(share) n) in a share of n, for min_honest of them.
+    expected = 1 / (2 * 0.1**0.5 * 100) * (100 / plain["min_honest"]) ** 0.5
+    assert plain["share_within_error"] == pytest.approx(expected, rel=0.01)
+    assert main(["plan", "--cohort", "100", "--bit-share", "0.1"]) == 0
+    assert "clip bit" in capsys.readouterr().out
 
 
 def test_a_small_benchmark_runs_both_sides(capsys: pytest.CaptureFixture[str]) -> None:

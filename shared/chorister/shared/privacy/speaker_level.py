@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
+from chorister.shared.errors import BadSettings
 from chorister.shared.privacy.accountants import epsilon_by_library, epsilon_of_rho
 from chorister.shared.privacy.events import ONE_SPEAKER, Epsilon, PrivacyEvent
 from chorister.shared.privacy.figures import PrivacyFigure, check_delta
@@ -88,3 +89,27 @@ WORST_TAU_TERM = 10 * MAX_COHORT * math.exp(-(math.pi**2) * LEAST_VARIANCE) * MA
 def largest_delta(population: int) -> float:
     """Return the largest delta that a federation of so many speakers may state, N**-1.1."""
     return float(population**-1.1)
+
+
+def check_population(delta: float, population: int) -> None:
+    """Return if a speaker's figure may be stated at a delta in a federation of so many speakers.
+
+    A mechanism that publishes everything of one speaker in N satisfies (0, 1 / N); a delta has to
+    be well below that. Source: Kairouz et al. 2021 and McMahan et al. 2018 use N**-1.1.
+
+    Args:
+        delta: in (0, 1).
+        population: N, speakers that are known to take part.
+
+    Raises:
+        BadSettings: it is larger, with the nearest that may be stated.
+    """
+    most = largest_delta(population)
+    if delta > most:
+        digits = 10.0 ** (math.floor(math.log10(most)) - 1)
+        near = math.floor(most / digits) * digits
+        raise BadSettings(
+            f"A speaker's figure is stated at a delta of at most N^-1.1 = {most:.3g} for "
+            f"{population} speakers.", f"delta_dp = {delta:g}",
+            f"Nearest feasible: speaker_privacy.delta_dp = {near:.2g}.",
+        )  # fmt: skip

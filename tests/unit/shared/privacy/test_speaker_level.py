@@ -8,10 +8,12 @@ import math
 import numpy as np
 import pytest
 
+from chorister.shared.errors import BadSettings
 from chorister.shared.privacy.accountants import epsilon_by_library, epsilon_of_rho
 from chorister.shared.privacy.events import SPEAKER_MECHANISM, PrivacyEvent
 from chorister.shared.privacy.speaker_level import (
     WORST_TAU_TERM,
+    check_population,
     concentrated_rho,
     largest_delta,
     speaker_accountant,
@@ -129,3 +131,23 @@ def test_a_figure_says_what_it_is_a_figure_of() -> None:
     for part in ("one speaker", "replaced by zero", "1e-05", "closed form", "dp-accounting"):
         assert part in sentence
     assert largest_delta(100) == pytest.approx(100**-1.1)
+
+
+@pytest.mark.parametrize(
+    ("delta", "population"), [(1e-3, 534), (1e-3, 10_000), (0.09, 10), (1e-5, 10**6)]
+)
+def test_a_delta_above_the_populations_is_refused_with_the_nearest(
+    delta: float, population: int
+) -> None:
+    with pytest.raises(BadSettings, match=r"N\^-1\.1") as caught:
+        check_population(delta, population)
+    near = float(caught.value.advice.rpartition("= ")[2].rstrip("."))
+    assert 0.9 * largest_delta(population) < near <= largest_delta(population)
+    check_population(near, population)
+
+
+@pytest.mark.parametrize(
+    ("delta", "population"), [(1e-3, 8), (1e-3, 533), (1e-5, 8), (1e-5, 35_000)]
+)
+def test_a_delta_that_the_population_allows_passes(delta: float, population: int) -> None:
+    check_population(delta, population)
