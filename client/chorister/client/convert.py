@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from chorister.client.level import LOOK_AHEAD_SAMPLES, limit
+from chorister.client.controls import NEUTRAL, Controls
+from chorister.client.level import LOOK_AHEAD_SAMPLES, PEAK, limit
 from chorister.client.segments import SegmentConverter
 from chorister.client.voice import SourceStatistics, Voice
 from chorister.shared.errors import UsageError
@@ -23,16 +24,21 @@ from chorister.shared.types import SAMPLE_RATE_HZ, FloatArray, Recording
 from chorister.shared.voice.audio import stream_recording
 from chorister.shared.voice.loudness import LoudnessMeter, loudness_lufs
 
-PITCH_LIMIT_ST = 24.0
+# What a codec makes of a peak may lie above it: those that lose something get more room.
+_LOSSY_PEAK = 0.8
 FORMATS = {
-    ".wav": ("WAV", "PCM_16"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".ogg": ("OGG", "VORBIS"),
-    ".opus": ("OGG", "OPUS"),
+    ".wav": ("WAV", "PCM_16", PEAK),
+    ".flac": ("FLAC", "PCM_16", PEAK),
+    ".ogg": ("OGG", "VORBIS", _LOSSY_PEAK),
+    ".opus": ("OGG", "OPUS", _LOSSY_PEAK),
 }
 _BLOCK_SAMPLES = 10 * SAMPLE_RATE_HZ
 # Long enough context for the limiter that blocks meet without a seam.
 _CONTEXT_SAMPLES = 4 * LOOK_AHEAD_SAMPLES
+# Limited peaks cost loudness. That much is given back, in so many passes, until it is this near.
+_MOST_PASSES = 6
+_NEAR_LU = 0.1
+_MOST_EXTRA_DB = 9.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +46,15 @@ class Conversion:
     """What was done to a file.
 
     Attributes:
-        seconds: length of source and result.
-        source_lufs: loudness of the source.
-        result_lufs: loudness of the result.
+        seconds: length of the result.
+        source_lufs: loudness of the source; minus infinity where it is too quiet to be measured.
+        wanted_lufs: the loudness that the result should have: the source's and the energy asked.
+        result_lufs: the loudness that it has.
     """
 
     seconds: float
     source_lufs: float
+    wanted_lufs: float
     result_lufs: float
 
 
@@ -54,7 +62,7 @@ def convert_recording(
     voice: Voice,
     recording: Recording,
     *,
-    pitch_st: float = 0.0,
+    controls: Controls = NEUTRAL,
     statistics: SourceStatistics | None = None,
 ) -> FloatArray:
     """Converts a recording that is in memory.
@@ -62,19 +70,19 @@ def convert_recording(
     Args:
         voice: whose voice it shall get.
         recording: the source.
-        pitch_st: semitones to move the pitch by, -24 to 24.
+        controls: what else to change.
         statistics: the source speaker's; None takes them from the recording.
 
     Returns:
-        shape (T,), float32, 16 kHz, as long and as loud as the source, at most 0.98 in magnitude.
-
-    Raises:
-        UsageError: the pitch is out of range.
+        shape (T,), float32, 16 kHz, as long as the source over the rate, as loud as the source plus
+        the energy, at most 0.98 in magnitude.
     """
-    check_pitch(pitch_st)
-    converter = SegmentConverter(voice, pitch_st=pitch_st, statistics=statistics)
+    source_lufs = loudness_lufs(recording.samples)
+    converter = SegmentConverter(
+        voice, controls=controls, statistics=statistics, source_lufs=source_lufs
+    )
     speech = np.concatenate([converter.feed(recording.samples), converter.finish()])
-    gain = _gain(loudness_lufs(recording.samples), loudness_lufs(speech))
+    gain = _gain(speech, loudness_lufs(speech), source_lufs, controls.energy_db, PEAK)
     return limit(speech * np.float32(gain))
 
 
@@ -83,7 +91,7 @@ def convert_file(
     source: Path,
     destination: Path,
     *,
-    pitch_st: float = 0.0,
+    controls: Controls = NEUTRAL,
     overwrite: bool = False,
     on_percent: Callable[[int], None] = lambda _: None,
 ) -> Conversion:
@@ -93,45 +101,35 @@ def convert_file(
         voice: whose voice it shall get.
         source: any audio file, at least 0.3 s.
         destination: .wav, .flac, .ogg or .opus, 16 kHz mono.
-        pitch_st: semitones to move the pitch by, -24 to 24.
+        controls: what else to change.
         overwrite: whether a file that is already there may be replaced.
         on_percent: told how many more hundredths are done, for a progress bar.
 
     Raises:
         BadAudio: the source cannot be used (missing, damaged, silent, ...).
-        UsageError: the destination cannot be written, or the pitch is out of range.
+        UsageError: the destination cannot be written.
     """
-    check_pitch(pitch_st)
     check_destination(destination, overwrite=overwrite)
     mean, length, source_lufs = _survey(source)
+    length = math.ceil(length / controls.rate)
     with _temporary(destination, ".raw") as raw, _temporary(destination, ".part") as part:
         meter = LoudnessMeter()
         samples = shown = 0
         with raw.open("wb") as file:
-            for speech in _converted(voice, source, mean, pitch_st):
+            for speech in _converted(voice, source, mean, controls, source_lufs):
                 meter.add(speech)
                 file.write(speech.tobytes())
                 samples += len(speech)
                 on_percent(100 * samples // length - shown)
                 shown = 100 * samples // length
-        gain = _gain(source_lufs, meter.lufs())
-        result_lufs = _write_limited(raw, samples, gain, part, destination.suffix.lower())
+        made = np.memmap(raw, np.float32, "r", shape=(samples,))
+        suffix = destination.suffix.lower()
+        peak = FORMATS[suffix][2]
+        gain = _gain(made, meter.lufs(), source_lufs, controls.energy_db, peak)
+        result_lufs = _write(made, gain, peak, part, suffix)
         part.replace(destination)
-    return Conversion(samples / SAMPLE_RATE_HZ, source_lufs, result_lufs)
-
-
-def check_pitch(pitch_st: float) -> None:
-    """Return if the shift is one that can be spoken.
-
-    Raises:
-        UsageError: it is not.
-    """
-    if not abs(pitch_st) <= PITCH_LIMIT_ST:
-        raise UsageError(
-            f"The pitch moves by at most {PITCH_LIMIT_ST:.0f} semitones up or down.",
-            f"{pitch_st}",
-            "Choose a smaller shift; 12 is an octave.",
-        )
+    wanted_lufs = source_lufs + controls.energy_db
+    return Conversion(samples / SAMPLE_RATE_HZ, source_lufs, wanted_lufs, result_lufs)
 
 
 def check_destination(destination: Path, *, overwrite: bool) -> None:
@@ -169,24 +167,62 @@ def _survey(source: Path) -> tuple[float, int, float]:
     return total / count, count, meter.lufs()
 
 
-def _converted(voice: Voice, source: Path, mean: float, pitch_st: float) -> Iterator[FloatArray]:
-    converter = SegmentConverter(voice, pitch_st=pitch_st)
+def _converted(
+    voice: Voice, source: Path, mean: float, controls: Controls, source_lufs: float
+) -> Iterator[FloatArray]:
+    converter = SegmentConverter(voice, controls=controls, source_lufs=source_lufs)
     for block in stream_recording(source):
         yield converter.feed(block - np.float32(mean))
     yield converter.finish()
 
 
-def _gain(source_lufs: float, speech_lufs: float) -> float:
-    """Factor to the source's loudness; 1 where either is too quiet to be measured."""
+def _gain(
+    speech: FloatArray, speech_lufs: float, source_lufs: float, energy_db: float, peak: float
+) -> float:
+    """Factor after which the limited speech is as loud as the source, plus the energy.
+
+    Where source or result is too quiet to be measured, their levels are left as they are.
+    """
+    gain_db = energy_db
     if not (math.isfinite(source_lufs) and math.isfinite(speech_lufs)):
-        return 1.0
-    return float(10.0 ** ((source_lufs - speech_lufs) / 20.0))
+        return _factor(gain_db)
+    gain_db += source_lufs - speech_lufs
+    most_db = gain_db + _MOST_EXTRA_DB
+    loudest = max(float(np.abs(block).max()) for block in _blocks(speech))
+    for _ in range(_MOST_PASSES):
+        if loudest * _factor(gain_db) <= peak:
+            break
+        meter = LoudnessMeter()
+        for limited in _limited(speech, _factor(gain_db), peak):
+            meter.add(limited)
+        missing_db = source_lufs + energy_db - meter.lufs()
+        if missing_db < _NEAR_LU or gain_db >= most_db:
+            break
+        gain_db = min(gain_db + missing_db, most_db)
+    return _factor(gain_db)
 
 
-def _write_limited(raw: Path, samples: int, gain: float, part: Path, suffix: str) -> float:
-    """Encodes the raw float32 file at its final level; returns the result's loudness."""
-    kind, subtype = FORMATS[suffix]
-    speech = np.memmap(raw, np.float32, "r", shape=(samples,))
+def _factor(gain_db: float) -> float:
+    return float(10.0 ** (gain_db / 20.0))
+
+
+def _blocks(speech: FloatArray) -> Iterator[FloatArray]:
+    for start in range(0, len(speech), _BLOCK_SAMPLES):
+        yield speech[start : start + _BLOCK_SAMPLES]
+
+
+def _limited(speech: FloatArray, gain: float, peak: float) -> Iterator[FloatArray]:
+    """Speech at its final level, block by block."""
+    for start in range(0, len(speech), _BLOCK_SAMPLES):
+        begin = max(start - _CONTEXT_SAMPLES, 0)
+        end = min(start + _BLOCK_SAMPLES, len(speech))
+        stretch = np.array(speech[begin : min(end + _CONTEXT_SAMPLES, len(speech))])
+        yield limit(stretch * np.float32(gain), peak)[start - begin : end - begin]
+
+
+def _write(speech: FloatArray, gain: float, peak: float, part: Path, suffix: str) -> float:
+    """Encodes speech at its final level; returns the result's loudness."""
+    kind, subtype, _ = FORMATS[suffix]
     meter = LoudnessMeter()
     with (
         part.open("wb") as file,
@@ -194,11 +230,7 @@ def _write_limited(raw: Path, samples: int, gain: float, part: Path, suffix: str
             file, "w", SAMPLE_RATE_HZ, channels=1, format=kind, subtype=subtype
         ) as out,
     ):
-        for start in range(0, samples, _BLOCK_SAMPLES):
-            begin = max(start - _CONTEXT_SAMPLES, 0)
-            end = min(start + _BLOCK_SAMPLES, samples)
-            stretch = np.array(speech[begin : min(end + _CONTEXT_SAMPLES, samples)])
-            limited = limit(stretch * np.float32(gain))[start - begin : end - begin]
+        for limited in _limited(speech, gain, peak):
             meter.add(limited)
             out.write(limited)
     return meter.lufs()

@@ -2,24 +2,27 @@
 
 Two neighbours share three seconds. They are joined, somewhere in the middle second, at the quietest
 unvoiced frame that both agree on; noise and pulse phase run through, so they are nearly the same
-there and a short cross-fade is not heard.
+there and a short cross-fade is not heard. A result that is faster or slower than its source has its
+own frames: neighbours share those too, since all are counted from the start of the file.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from chorister.client.level import silence_gate, speech_gain
-from chorister.client.voice import Converted, SourceStatistics, Voice
-from chorister.shared.types import FloatArray
+from chorister.client.controls import NEUTRAL, Controls
+from chorister.client.level import LevelFollower
+from chorister.client.voice import SourceStatistics, Voice
+from chorister.shared.types import SAMPLE_RATE_HZ, FloatArray
 from chorister.shared.voice.frames import HOP_SAMPLES
 
 SEGMENT_FRAMES = 2000
 OVERLAP_FRAMES = 300
-_MARGIN_FRAMES = 100
 _FADE_FRAMES = 4
 # A source's statistics are frozen once they rest on this much voiced speech (2 s).
-_CALIBRATED_FRAMES = 200
+_CALIBRATED_S = 2.0
 # Stands for more power than any frame has: a voiced frame is a joint only if all are voiced.
 _VOICED_COST = 1e6
 
@@ -29,21 +32,30 @@ class SegmentConverter:
 
     Args:
         voice: to speak with.
-        pitch_st: semitones to move the pitch by.
+        controls: all but the energy, which is the caller's to apply.
         statistics: the source speaker's; None takes them from the first segment that holds two
             seconds of voiced speech, and keeps them from there on.
+        source_lufs: loudness of the whole source, where it is known: what is far below it is a
+            pause. None judges each segment by itself.
     """
 
     def __init__(
-        self, voice: Voice, *, pitch_st: float = 0.0, statistics: SourceStatistics | None = None
+        self,
+        voice: Voice,
+        *,
+        controls: Controls = NEUTRAL,
+        statistics: SourceStatistics | None = None,
+        source_lufs: float | None = None,
     ) -> None:
         self._voice = voice
-        self._pitch_st = pitch_st
+        self._controls = controls
         self._statistics = statistics
-        self._gain = 1.0
+        self._levels = LevelFollower(source_lufs)
         self._waiting: list[FloatArray] = []
         self._waiting_samples = 0
-        self._position = 0
+        # Where the next segment begins: in the source, and in the result; both in frames.
+        self._source_frame = 0
+        self._frame = 0
         self._phase_frame = 0
         self._phase_cycles = 0.0
         self._held: FloatArray | None = None
@@ -56,7 +68,8 @@ class SegmentConverter:
             samples: shape (T,), float32, 16 kHz.
 
         Returns:
-            what is ready, shape (T',): sample for sample, over all calls, as long as the source.
+            what is ready, shape (T',): over all calls, as long as the source over the rate,
+            rounded up.
         """
         self._waiting.append(samples)
         self._waiting_samples += len(samples)
@@ -79,35 +92,34 @@ class SegmentConverter:
         return self._joined(source, last=True)
 
     def _joined(self, source: FloatArray, *, last: bool) -> FloatArray:
+        rate = self._controls.rate
+        # The first frame of the result that lies in this segment, and how far into it.
+        offset = max(self._frame * rate - self._source_frame, 0.0)
         made = self._voice.run(
             source,
             self._statistics,
-            pitch_st=self._pitch_st,
-            position=self._position,
+            controls=self._controls,
+            frame_offset=offset,
+            position=self._frame * HOP_SAMPLES,
             phase_frame=self._phase_frame,
             phase_cycles=self._phase_cycles,
         )
-        if self._statistics is None and np.count_nonzero(made.f0_hz) >= _CALIBRATED_FRAMES:
+        voiced_s = np.count_nonzero(made.f0_hz) * rate * HOP_SAMPLES / SAMPLE_RATE_HZ
+        if self._statistics is None and voiced_s >= _CALIBRATED_S:
             self._statistics = made.statistics
-        gain = speech_gain(source, made.samples, made.f0_hz)
-        self._gain = self._gain if gain is None else gain
-        speech = silence_gate(source, made.samples, self._gain)
+        speech = self._levels.follow(source, made.samples, rate=rate, offset=offset)
         if self._held is not None and self._held_f0 is not None:
             speech = join(self._held, self._held_f0, speech, made.f0_hz)
         if last:
             return speech
-        self._hold(speech, made)
-        return speech[: -OVERLAP_FRAMES * HOP_SAMPLES]
-
-    def _hold(self, speech: FloatArray, made: Converted) -> None:
-        overlap = OVERLAP_FRAMES * HOP_SAMPLES
-        self._held = speech[-overlap:]
-        self._held_f0 = made.f0_hz[-OVERLAP_FRAMES:]
-        step = SEGMENT_FRAMES - OVERLAP_FRAMES
-        self._position += step * HOP_SAMPLES
+        self._source_frame += SEGMENT_FRAMES - OVERLAP_FRAMES
+        step = math.ceil(self._source_frame / rate) - self._frame
+        self._held, self._held_f0 = speech[step * HOP_SAMPLES :], made.f0_hz[step:]
+        self._frame += step
         # F0 may differ where the next segment begins, without its past; further in it does not.
-        self._phase_frame = _MARGIN_FRAMES
-        self._phase_cycles = float(made.cycles[step + _MARGIN_FRAMES - 1] % 1.0)
+        self._phase_frame = len(self._held_f0) // 3
+        self._phase_cycles = float(made.cycles[step + self._phase_frame - 1] % 1.0)
+        return speech[: step * HOP_SAMPLES]
 
 
 def join(
@@ -116,20 +128,22 @@ def join(
     """Two stretches that share frames, as one.
 
     Args:
-        before: shape (300 * 160,), the end of what came before.
-        before_f0: shape (300,), its pitch.
-        after: shape (T,), T at least 300 * 160: the same stretch again, and on.
-        after_f0: shape (F,), its pitch.
+        before: shape (T,), the end of what came before, T at most F * 160.
+        before_f0: shape (F,), its pitch.
+        after: shape (T',), T' at least T: the same stretch again, and on.
+        after_f0: shape (F',), its pitch.
 
     Returns:
-        shape (T,): `before` up to the joint and `after` from there.
+        shape (T',): `before` up to a joint in its middle third, and `after` from there.
     """
-    overlap = OVERLAP_FRAMES * HOP_SAMPLES
-    power = before.astype(np.float64) ** 2 + after[:overlap].astype(np.float64) ** 2
-    cost = power.reshape(OVERLAP_FRAMES, HOP_SAMPLES).mean(axis=1)
-    voiced = (before_f0 > 0) | (after_f0[:OVERLAP_FRAMES] > 0)
+    frames = len(before) // HOP_SAMPLES
+    overlap = frames * HOP_SAMPLES
+    power = before[:overlap].astype(np.float64) ** 2 + after[:overlap].astype(np.float64) ** 2
+    cost = power.reshape(frames, HOP_SAMPLES).mean(axis=1)
+    voiced = (before_f0[:frames] > 0) | (after_f0[:frames] > 0)
     cost = np.convolve(cost + _VOICED_COST * voiced, np.ones(_FADE_FRAMES), "valid")
-    first = _MARGIN_FRAMES + int(np.argmin(cost[_MARGIN_FRAMES:-_MARGIN_FRAMES]))
+    margin = frames // 3
+    first = margin + int(np.argmin(cost[margin:-margin]))
     start, end = first * HOP_SAMPLES, (first + _FADE_FRAMES) * HOP_SAMPLES
     rising = (np.arange(end - start, dtype=np.float32) + 0.5) / (end - start)
     joined = after.copy()

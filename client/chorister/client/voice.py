@@ -13,6 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
+from chorister.client.controls import NEUTRAL, Controls
 from chorister.client.voice_card import VoiceCard, read_card
 from chorister.shared.errors import BadWeights
 from chorister.shared.types import FloatArray
@@ -26,6 +27,10 @@ _UNREADABLE = (
     failures.NotImplemented,
     failures.RuntimeException,
 )
+_INPUTS = {
+    "wav", "source_mel_mean", "source_mel_std", "source_log_f0", "pitch_st", "formant",
+    "intonation", "breathiness", "rate", "frame_offset", "position", "phase_frame", "phase_cycles",
+}  # fmt: skip
 _OUTPUTS = ["converted", "f0_hz", "cycles", "used_mel_mean", "used_mel_std", "used_log_f0"]
 
 
@@ -49,9 +54,9 @@ class Converted:
     """What one run of a voice gives.
 
     Attributes:
-        samples: shape (T,), float32, 16 kHz.
-        f0_hz: shape (F,), the pitch spoken with, 0 where unvoiced.
-        cycles: shape (F,), float64, the pulses' phase at the end of each frame.
+        samples: shape (T',), float32, 16 kHz; T' is T over the rate.
+        f0_hz: shape (F',), the pitch spoken with, 0 where unvoiced; F' is T' / 160, rounded up.
+        cycles: shape (F',), float64, the pulses' phase at the end of each frame.
         statistics: the source's, as they were used.
     """
 
@@ -76,28 +81,26 @@ class Voice:
     card: VoiceCard
 
     def __init__(self, data: bytes, name: str, *, threads: int = 1) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = _ERRORS_ONLY
-        try:
-            self._session = onnxruntime.InferenceSession(
-                data, options, providers=["CPUExecutionProvider"]
-            )
-        except _UNREADABLE as error:
-            raise BadWeights(
-                "A voice is a file that `chorister` exported.",
-                f"{name}, which onnxruntime cannot load ({_first_line(error)})",
-                "Export it again, or copy it again from where it came.",
-            ) from error
+        self._session = open_session(data, name, threads=threads)
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.card = read_card(metadata, data, name)
+        given = {value.name for value in self._session.get_inputs()}
+        given |= {value.name for value in self._session.get_overridable_initializers()}
+        made = {value.name for value in self._session.get_outputs()}
+        if lacking := sorted((_INPUTS - given) | (set(_OUTPUTS) - made)):
+            raise BadWeights(
+                "A voice file has the inputs and outputs that docs/onnx.md lists.",
+                f"{name} without {', '.join(lacking)}",
+                "Export it again.",
+            )
 
     def run(
         self,
         samples: FloatArray,
         statistics: SourceStatistics | None = None,
         *,
-        pitch_st: float = 0.0,
+        controls: Controls = NEUTRAL,
+        frame_offset: float = 0.0,
         position: int = 0,
         phase_frame: int = 0,
         phase_cycles: float = 0.0,
@@ -107,14 +110,20 @@ class Voice:
         Args:
             samples: shape (T,), float32, 16 kHz, T at least 1.
             statistics: the source speaker's; None takes them from these samples.
-            pitch_st: semitones to move the pitch by.
-            position: index of the first sample in a longer recording; it chooses the noise.
-            phase_frame: index of a frame whose phase is known, 0 to F.
+            controls: all but the energy, which is no part of the voice.
+            frame_offset: where in the samples the result begins, in frames of 160, at least 0.
+            position: index of its first sample in a longer result; it chooses the noise.
+            phase_frame: index of a frame of the result whose phase is known, 0 to F'.
             phase_cycles: the pulses' phase where that frame begins.
         """
         feeds: dict[str, NDArray[np.generic]] = {
             "wav": samples[None],
-            "pitch_st": np.array(pitch_st, np.float32),
+            "pitch_st": np.array(controls.pitch_st, np.float32),
+            "formant": np.array(controls.formant, np.float32),
+            "intonation": np.array(controls.intonation, np.float32),
+            "breathiness": np.array(controls.breathiness, np.float32),
+            "rate": np.array(controls.rate, np.float64),
+            "frame_offset": np.array(frame_offset, np.float64),
             "position": np.array(position, np.int64),
             "phase_frame": np.array(phase_frame, np.int64),
             "phase_cycles": np.array(phase_cycles, np.float64),
@@ -127,6 +136,30 @@ class Voice:
         return Converted(speech[0], f0_hz[0], cycles[0], SourceStatistics(*used))
 
 
+def open_session(data: bytes, name: str, *, threads: int) -> onnxruntime.InferenceSession:
+    """onnxruntime on a voice file of any kind.
+
+    Args:
+        data: its content.
+        name: what to call it in errors.
+        threads: for onnxruntime.
+
+    Raises:
+        BadWeights: onnxruntime cannot load it.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = _ERRORS_ONLY
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except _UNREADABLE as error:
+        raise BadWeights(
+            "A voice is a file that `chorister` exported.",
+            f"{name}, which onnxruntime cannot load ({_first_line(error)})",
+            "Export it again, or copy it again from where it came.",
+        ) from error
+
+
 def open_voice(path: Path, *, threads: int = 1) -> Voice:
     """Opens a voice file.
 
@@ -137,15 +170,23 @@ def open_voice(path: Path, *, threads: int = 1) -> Voice:
     Raises:
         BadWeights: missing or unreadable file, or as `Voice`.
     """
+    return Voice(read_file(path), path.name, threads=threads)
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a voice file of any kind.
+
+    Raises:
+        BadWeights: missing or unreadable.
+    """
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise BadWeights(
             "The voice file must exist and be readable.",
             f"{path}, {error.strerror or error}",
             "Check the path; `chorister personalise` writes one.",
         ) from error
-    return Voice(data, path.name, threads=threads)
 
 
 def _first_line(error: Exception) -> str:

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from chorister.client.convert import Conversion, check_destination, check_pitch, convert_file
+from chorister.client.controls import Controls
+from chorister.client.convert import Conversion, check_destination, convert_file
 from chorister.client.voice import Voice, open_voice
 from chorister.shared.console import (
     add_output_options,
@@ -51,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     destination: Path = options.out or options.source.with_suffix(".chorister.wav")
     # Without --out, trying again replaces what the last try wrote.
     overwrite = options.out is None
-    check_pitch(options.pitch)
+    controls = Controls(pitch_st=options.pitch)
     voice = _voice_of(options.run)
     check_destination(destination, overwrite=overwrite)
     with progress(f"Converting {options.source.name}", 100) as step:
@@ -59,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
             voice,
             options.source,
             destination,
-            pitch_st=options.pitch,
+            controls=controls,
             overwrite=overwrite,
             on_percent=step,
         )

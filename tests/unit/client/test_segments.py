@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chorister.client import segments
-from chorister.client.level import silence_gate, speech_gain
+from chorister.client.controls import Controls
+from chorister.client.level import LevelFollower
 from chorister.client.segments import OVERLAP_FRAMES, SEGMENT_FRAMES, SegmentConverter, join
 from chorister.client.voice import Voice
 from chorister.shared.types import FloatArray
@@ -17,6 +17,10 @@ from chorister.shared.types import FloatArray
 RATE = 16_000
 SECONDS = 38.0
 Speech = Callable[[float, int], FloatArray]
+# Rates that no number of frames is a multiple of.
+SLOW = Controls(rate=0.77, formant=1.1, pitch_st=-2.0, intonation=1.4, breathiness=0.3)
+FAST = Controls(rate=1.37, formant=0.9, pitch_st=3.0, intonation=0.5, breathiness=-0.3)
+ALL = (Controls(), SLOW, FAST)
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +40,18 @@ def flux(samples: FloatArray) -> FloatArray:
     return np.abs(np.diff(spectrum, axis=0)).mean(axis=1)
 
 
+@pytest.mark.parametrize("controls", ALL, ids=["neutral", "slow", "fast"])
 def test_segments_are_the_same_as_the_whole(
-    voice: Voice, speech: Speech, monkeypatch: pytest.MonkeyPatch
+    voice: Voice, speech: Speech, monkeypatch: pytest.MonkeyPatch, controls: Controls
 ) -> None:
     """Of the model alone: levels, which follow each segment, are left out."""
-    monkeypatch.setattr(segments, "silence_gate", lambda source, made, gain: made)
+    monkeypatch.setattr(LevelFollower, "follow", lambda self, source, made, **where: made)
     samples = speech(SECONDS, 1)
-    whole = voice.run(samples)
-    found = in_segments(SegmentConverter(voice, statistics=whole.statistics), samples, RATE)
-    assert found.shape == samples.shape
-    for start in range(0, len(samples), RATE * 5):
+    whole = voice.run(samples, controls=controls)
+    converter = SegmentConverter(voice, controls=controls, statistics=whole.statistics)
+    found = in_segments(converter, samples, RATE)
+    assert found.shape == whole.samples.shape == (np.ceil(len(samples) / controls.rate),)
+    for start in range(0, len(found), RATE * 5):
         wanted = whole.samples[start : start + RATE * 5].astype(np.float64)
         noise = np.square(found[start : start + RATE * 5] - wanted).sum()
         assert 10 * np.log10(np.square(wanted).sum() / max(noise, 1e-30)) > 60
@@ -71,20 +77,22 @@ def test_nothing_gives_nothing(voice: Voice) -> None:
     assert len(converter.finish()) == 0
 
 
+@pytest.mark.parametrize("controls", ALL, ids=["neutral", "slow", "fast"])
 @pytest.mark.parametrize("kind", ["speech", "one long vowel"])
-def test_no_click_at_the_joints(voice: Voice, speech: Speech, kind: str) -> None:
+def test_no_click_at_the_joints(
+    voice: Voice, speech: Speech, kind: str, controls: Controls
+) -> None:
     """Spectral flux where two segments meet is that of the same places converted at once."""
     t = np.arange(round(SECONDS * RATE)) / RATE
     cycles = 140 * t + 6 * np.sin(2 * np.pi * 0.4 * t)
     vowel = sum(np.sin(2 * np.pi * k * cycles) / k for k in range(1, 15))
     samples = speech(SECONDS, 4) if kind == "speech" else (0.05 * vowel).astype(np.float32)
-    made = voice.run(samples)
-    gain = speech_gain(samples, made.samples, made.f0_hz)
-    whole = flux(silence_gate(samples, made.samples, gain or 1.0))
-    found = flux(in_segments(SegmentConverter(voice), samples, RATE))
+    made = voice.run(samples, controls=controls)
+    whole = flux(LevelFollower().follow(samples, made.samples, rate=controls.rate))
+    found = flux(in_segments(SegmentConverter(voice, controls=controls), samples, RATE))
     step = SEGMENT_FRAMES - OVERLAP_FRAMES
-    for joint in range(step, len(found) - OVERLAP_FRAMES, step):
-        around = slice(joint, joint + OVERLAP_FRAMES)
+    for joint in range(step, round(SECONDS * 100) - OVERLAP_FRAMES, step):
+        around = slice(*(int(at / controls.rate) for at in (joint, joint + OVERLAP_FRAMES)))
         assert found[around].max() < 1.2 * whole[around].max()
         assert np.percentile(found[around], 90) < 1.2 * np.percentile(whole[around], 90)
 

@@ -76,6 +76,18 @@ def loudness_lufs(samples: FloatArray) -> float:
     return meter.lufs()
 
 
+def k_weighted(samples: FloatArray) -> FloatArray:
+    """Samples as loudness weighs them: treble raised, what is below 40 Hz taken away.
+
+    Args:
+        samples: shape (T,) at 16 kHz.
+
+    Returns:
+        shape (T,), float32.
+    """
+    return np.asarray(sosfilt(_k_weighting(), samples.astype(np.float64)), np.float32)
+
+
 def match_level(samples: FloatArray, target_db: float = REPORT_LUFS) -> FloatArray:
     """Scale a sample to a loudness, so that none of two sounds better by being louder.
 
