@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -18,11 +18,13 @@ from chorister.shared.errors import (
     RoundAborted,
 )
 from chorister.shared.randomness import SystemRandomness
-from chorister.shared.secagg.keys import AgreementKey
+from chorister.shared.secagg.keys import AgreementKey, Binding
+from chorister.shared.secagg.masks import MaskedSum, centred
 from chorister.shared.secagg.members import Members
 from chorister.shared.secagg.messages import (
     Advertisement,
     Inbox,
+    MaskedInput,
     Roster,
     Survivors,
     SurvivorVote,
@@ -53,6 +55,11 @@ class Tap(Network):
         super().__init__()
         self.until = until
         self.seen: dict[tuple[str, str], bytes] = {}
+        self.sent: dict[tuple[str, str], bytes] = {}
+
+    def up(self, stage: str, peer: str, message: bytes) -> bytes | None:
+        self.sent[stage, peer] = message
+        return message
 
     def down(self, stage: str, peer: str, message: bytes) -> bytes | None:
         self.seen[stage, peer] = message
@@ -384,8 +391,20 @@ def test_too_few_or_foreign_votes_reveal_nothing() -> None:
     assert _confirmed(rehearsal, NAME, survivors).reveal(good, identity).seed_shares
 
 
-def _two_sets(corrupt: list[str]) -> tuple[int, dict[int, bytes], dict[int, bytes]]:
-    """Let a server with corrupt devices show two sets; return threshold, seed and key shares.
+@dataclass
+class TwoSets:
+    """What a server got that showed two sets of survivors."""
+
+    rehearsal: Rehearsal
+    tap: Tap
+    victim: str
+    threshold: int
+    seeds: dict[int, bytes]
+    keys: dict[int, bytes]
+
+
+def _two_sets(corrupt: list[str]) -> TwoSets:
+    """Let a server with corrupt devices show two sets; return the victim's shares that it gets.
 
     The victim survives in one set and has dropped out in the other. Corrupt devices vote for both
     and hand over both of their shares.
@@ -416,21 +435,44 @@ def _two_sets(corrupt: list[str]) -> tuple[int, dict[int, bytes], dict[int, byte
         pair = _party(rehearsal, name)._state.secrets.held[owner]
         seeds[_index(rehearsal, name)] = pair[:SHARE_BYTES]
         keys[_index(rehearsal, name)] = pair[SHARE_BYTES:]
-    return rehearsal.coordinator.thresholds.share_threshold, seeds, keys
+    threshold = rehearsal.coordinator.thresholds.share_threshold
+    return TwoSets(rehearsal, tap, victim, threshold, seeds, keys)
 
 
 @pytest.mark.parametrize("corrupt", [[], ["device-0005"]])
 def test_two_survivor_sets_never_yield_both_kinds_of_share(corrupt: list[str]) -> None:
-    threshold, seeds, keys = _two_sets(corrupt)
-    assert min(len(seeds), len(keys)) < threshold
+    got = _two_sets(corrupt)
+    assert min(len(got.seeds), len(got.keys)) < got.threshold
 
 
 def test_beyond_the_assumed_fraction_a_device_is_exposed() -> None:
-    # gamma = 0.2 of 6 devices is one; two corrupt ones reach every quorum on both sides.
-    threshold, seeds, keys = _two_sets(["device-0004", "device-0005"])
-    assert len(seeds) >= threshold
-    assert len(keys) >= threshold
-    assert len(reconstruct(seeds, threshold)) == 32
+    # gamma = 0.2 of 6 devices is one; two corrupt ones reach every quorum on both sides, so both
+    # secrets of the victim come out, and with them its noised delta, alone.
+    got = _two_sets(["device-0004", "device-0005"])
+    rehearsal, own = got.rehearsal, _index(got.rehearsal, got.victim)
+    coordinator = rehearsal.coordinator
+    everyone = coordinator._roster.advertisements
+    key = AgreementKey(reconstruct(got.keys, got.threshold))
+    assert key.public() == everyone[own].masking_key
+    masked = MaskedInput.from_bytes(got.tap.sent["mask", got.victim], 4, 32)
+    total = MaskedSum(4)
+    total.add(masked.delta.values)
+    total.subtract_mask(reconstruct(got.seeds, got.threshold))
+    binding = Binding(TERMS.sha256(), coordinator._view)
+    for peer, advertisement in enumerate(everyone):
+        if peer != own:
+            low, high = sorted((own, peer))
+            seed = binding.mask_seed(
+                key.agree(advertisement.masking_key),
+                everyone[low].certificate.device_key.raw,
+                everyone[high].certificate.device_key.raw,
+            )
+            if own == low:
+                total.subtract_mask(seed)
+            else:
+                total.add_mask(seed)
+    exposed = centred(total.reduced(32), 32)
+    assert np.array_equal(exposed, uniform_deltas(TERMS, 1)[got.victim])
 
 
 def test_a_damaged_state_ends_the_round() -> None:

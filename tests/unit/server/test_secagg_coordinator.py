@@ -395,3 +395,72 @@ def test_unmasking_holds_no_secret_in_its_errors() -> None:
         )
     assert "shares" in str(caught.value)
     assert AgreementKey(bytes(31) + b"\x01").public().hex() not in str(caught.value)
+
+
+class Recorder(Network):
+    """Keeps both directions of every message."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: dict[tuple[str, str], bytes] = {}
+        self.said: dict[tuple[str, str], bytes] = {}
+
+    def down(self, stage: str, peer: str, message: bytes) -> bytes | None:
+        self.heard[stage, peer] = message
+        return message
+
+    def up(self, stage: str, peer: str, message: bytes) -> bytes | None:
+        self.said[stage, peer] = message
+        return message
+
+
+@pytest.fixture(scope="module")
+def another_round() -> Recorder:
+    """A round of the same devices, whose keys happen to be the same: only its number differs."""
+    terms, recorder = rehearsal_terms(6, 4, gamma=0.2, round_number=1), Recorder()
+    Rehearsal(terms, 5).run(uniform_deltas(terms, 5), recorder)
+    return recorder
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_answer_of_another_round_is_refused_even_under_the_same_keys(
+    stage: str, another_round: Recorder
+) -> None:
+    rehearsal = Rehearsal(TERMS, 5)
+    deltas = uniform_deltas(TERMS, 5)
+    replay = another_round.said[stage, LIAR]
+    aggregate = rehearsal.run(deltas, Liar(rehearsal, stage, lambda _, m: replay))
+    assert replay
+    assert [r.peer for r in rehearsal.coordinator.refused] == [LIAR]
+    names = [rehearsal.name_of(device) for device in aggregate.survivors]
+    assert np.array_equal(aggregate.values, exact_sum(deltas, names))
+    assert (LIAR in names) == (stage in ("confirm", "reveal"))
+
+
+@pytest.mark.parametrize("stage", STAGES[1:])
+def test_a_request_of_another_round_ends_the_round_on_the_device(
+    stage: str, another_round: Recorder
+) -> None:
+    class Replay(Network):
+        def down(self, at: str, peer: str, message: bytes) -> bytes | None:
+            return another_round.heard[at, peer] if (at, peer) == (stage, LIAR) else message
+
+    rehearsal = Rehearsal(TERMS, 5)
+    rehearsal.run(uniform_deltas(TERMS, 5), Replay())
+    assert isinstance(_liar(rehearsal).error, ProtocolViolation)
+    assert [name for name, d in rehearsal.devices.items() if d.error] == [LIAR]
+
+
+def test_the_same_keys_in_another_round_make_other_masks(another_round: Recorder) -> None:
+    recorder = Recorder()
+    Rehearsal(TERMS, 5).run(uniform_deltas(TERMS, 5), recorder)
+    one, two = (
+        Advertisement.from_bytes(r.said["advertise", LIAR]) for r in (recorder, another_round)
+    )
+    assert (one.masking_key, one.sealing_key) == (two.masking_key, two.sealing_key)
+    assert one.seed_commitment != two.seed_commitment
+    first, second = (
+        MaskedInput.from_bytes(r.said["mask", LIAR], 4, 32).delta.values
+        for r in (recorder, another_round)
+    )
+    assert not np.any(first == second)

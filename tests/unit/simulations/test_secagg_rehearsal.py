@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from chorister.shared.errors import RoundAborted
+from chorister.shared.secagg.terms import RoundTerms
+from chorister.shared.secagg.thresholds import derive
 from chorister.simulations.secagg_rehearsal import (
     STAGES,
     Network,
@@ -51,6 +53,78 @@ def test_every_pattern_of_drop_outs_of_five_devices() -> None:
         assert done == (masked >= 3 and voted >= majority and revealed >= majority), pattern
         finished += done
     assert finished > 20
+
+
+def _should_finish(terms: RoundTerms, pattern: tuple[str, ...]) -> bool:
+    """Return what section 4 says of a complete graph: who is left after each exchange, and limits.
+
+    Args:
+        terms: of the round.
+        pattern: for each device the stage in which it drops out, or 'stays'.
+    """
+    left = len(pattern)
+    counts = [left := left - pattern.count(stage) for stage in STAGES]
+    roster, sharers, survivors, voters, revealed = counts
+    try:
+        t = derive(roster, terms.cohort, terms.gamma, terms.dropout, terms.min_honest)
+    except RoundAborted:
+        return False
+    return (
+        min(sharers, survivors) >= t.min_survivors
+        and voters >= t.vote_quorum
+        and revealed >= t.share_threshold
+    )
+
+
+def _every_subset_at_every_stage(cohort: int) -> tuple[int, int]:
+    """Run a round for each of the 6**n ways to drop out; return how many finished and aborted."""
+    terms, finished = rehearsal_terms(cohort, 5), 0
+    names = [f"device-{i:04}" for i in range(cohort)]
+    for pattern in itertools.product([*STAGES, "stays"], repeat=cohort):
+        drops = {s: {n for n, p in zip(names, pattern, strict=True) if p == s} for s in STAGES}
+        done = _outcome(cohort, drops)
+        assert done == _should_finish(terms, pattern), pattern
+        finished += done
+    return finished, 6**cohort - finished
+
+
+def test_every_subset_of_three_devices_at_every_stage() -> None:
+    finished, aborted = _every_subset_at_every_stage(3)
+    # Nobody drops out, or one device does, at any of the five stages.
+    assert (finished, aborted) == (1 + 3 * 5, 216 - 16)
+
+
+@pytest.mark.slow
+def test_every_subset_of_four_devices_at_every_stage() -> None:
+    finished, aborted = _every_subset_at_every_stage(4)
+    assert finished >= 1 + 4 * 3
+    assert aborted > 1000
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_answers_that_get_lost_on_the_way_are_drop_outs_too(seed: int) -> None:
+    # The device has done its step, and has stored that it did; the server never hears of it.
+    generator = np.random.default_rng(seed)
+    lost = {
+        (STAGES[generator.integers(5)], f"device-{i:04}")
+        for i in range(7)
+        if generator.random() < 0.3
+    }
+
+    class Lossy(Network):
+        def up(self, stage: str, peer: str, message: bytes) -> bytes | None:
+            return None if (stage, peer) in lost else message
+
+    terms = rehearsal_terms(7, 5, gamma=0.15)
+    deltas, rehearsal = uniform_deltas(terms, seed), Rehearsal(terms, seed)
+    drops = [next((s for s, name in lost if name == f"device-{i:04}"), "stays") for i in range(7)]
+    if not _should_finish(terms, tuple(drops)):
+        with pytest.raises(RoundAborted):
+            rehearsal.run(deltas, Lossy())
+        return
+    aggregate = rehearsal.run(deltas, Lossy())
+    names = [rehearsal.name_of(device) for device in aggregate.survivors]
+    assert np.array_equal(aggregate.values, exact_sum(deltas, names))
 
 
 @pytest.mark.parametrize("stage", STAGES)
