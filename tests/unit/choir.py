@@ -23,6 +23,7 @@ from chorister.client.train import TrainingMaterial
 from chorister.server.budget import FederationBudget
 from chorister.server.operator import Operator
 from chorister.server.registry import Registry
+from chorister.server.withdrawals import Withdrawals
 from chorister.shared.errors import ChoristerError
 from chorister.shared.privacy.budget import Limit
 from chorister.shared.privacy.ledger_file import LedgerFile
@@ -186,20 +187,25 @@ class Choir:
         first = Adapter(np.zeros(SPEC.size, np.float32), SPEC.digest)
         registry.store(first, parent=None, round_id=None, survivors=0)
         name = self.federation.name
+        ledger = LedgerFile(
+            folder / "ledger.jsonl", owner="server", federation=name, clock=lambda: NOW_S
+        )
         return Operator(
             settings=self.federation,
             run="run",
             signing_key=SigningKey.generate(self.randomness.fork("server key")),
             authority=self.authority.verify_key(),
             revoked=frozenset,
+            withdrawals=Withdrawals(
+                folder / "withdrawals.json", authority=self.authority.verify_key(),
+                federation=name, ledger=ledger, registry=registry,
+            ),
             registry=registry,
             budget=FederationBudget(
                 folder / "budget.jsonl", speaker=rounds_limit(self.most_rounds), federation=name,
                 clock=lambda: NOW_S,
             ),
-            ledger=LedgerFile(
-                folder / "ledger.jsonl", owner="server", federation=name, clock=lambda: NOW_S
-            ),
+            ledger=ledger,
             randomness=self.randomness.fork("server"),
             simulated=True,
             folder=folder,

@@ -15,17 +15,19 @@ from flwr.common.constant import ErrorCode
 
 from chorister.client import contribute
 from chorister.client.device import Device, find_opener
+from chorister.client.outbox import Withdrawn
 from chorister.shared.errors import (
     BudgetExhausted,
     ChoristerError,
     ConsentRefused,
     ProtocolViolation,
 )
-from chorister.shared.records import pack, unpack
+from chorister.shared.records import ADVERTISE, HELLO, pack, unpack
 
 app = ClientApp()
 log = logging.getLogger("chorister.client")  # stays on the device
 Step = Callable[[Device, str, bytes], bytes]
+_BEFORE_ADMISSION = (HELLO, ADVERTISE)
 MAX_NOTE = 400  # characters of a reason in the ledger; a server may have chosen some of them
 
 
@@ -69,6 +71,11 @@ def _answer(message: Message, context: Context, step: Step) -> Message:
     exchange, round_id = message.metadata.message_type, message.metadata.group_id
     try:
         device = find_opener()(context.node_config, exchange, round_id)
+    except Withdrawn as withdrawn:
+        # Its key is gone: the notice is all that it can still say, and the server should hear it.
+        if exchange in _BEFORE_ADMISSION:
+            return Message(pack(withdrawn.notice.to_bytes()), reply_to=message)
+        return _refuse(message, "consent")
     except ChoristerError as error:
         log.info("This device could not be opened. %s", error)
         return _refuse(message, "unavailable")

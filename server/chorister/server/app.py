@@ -106,6 +106,8 @@ def _known_reason(said: str | None) -> str:
 
 
 def _certificate(content: bytes, challenge: bytes, operator: Operator) -> Certificate | None:
+    if operator.withdrawals.hear(content, operator.now_s()) is not None:
+        return None
     try:
         introduction = Introduction.from_bytes(content)
         introduction.check(challenge)

@@ -9,6 +9,7 @@ from pathlib import Path
 from chorister.server.budget import FederationBudget
 from chorister.server.registry import Registry
 from chorister.server.rounds import RoundRecord
+from chorister.server.withdrawals import Withdrawals
 from chorister.shared import openers
 from chorister.shared.privacy.ledger_file import LedgerFile
 from chorister.shared.randomness import Randomness
@@ -29,6 +30,7 @@ class Operator:
         signing_key: signs the ledger's checkpoints.
         authority: the enrolment authority's public key.
         revoked: returns the devices that the authority revoked.
+        withdrawals: of speakers.
         registry: versions of the shared adapter; its first is there.
         budget: what each device's speaker has given.
         ledger: the server's.
@@ -44,6 +46,7 @@ class Operator:
     signing_key: SigningKey
     authority: VerifyKey
     revoked: Callable[[], frozenset[str]]
+    withdrawals: Withdrawals
     registry: Registry
     budget: FederationBudget
     ledger: LedgerFile

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,15 @@ class AdapterVersion:
         parent: digest of the version that it was made from, None for the first.
         round_id: the round that made it, None for the first.
         survivors: how many clients' deltas are in that round's sum; 0 for the first.
+        withdrawn: how many of those clients' speakers have withdrawn since. Who they are stands in
+            the server's own list, not here: this one is handed out.
     """
 
     sha256: str
     parent: str | None
     round_id: str | None
     survivors: int
+    withdrawn: int = 0
 
 
 class Registry:
@@ -154,6 +157,21 @@ class Registry:
                     "See the list of versions.",
                 )
             self._write_list(versions[: kept[-1] + 1])
+
+    def note_withdrawn(self, counts: Mapping[str, int]) -> None:
+        """Set how many speakers of each version have withdrawn since; 0 where none is given.
+
+        Args:
+            counts: version's digest to number of speakers.
+
+        Raises:
+            OSError: it could not be written; the list is as before.
+        """
+        with exclusive_lock(self._folder / ".lock"):
+            versions = self.versions()
+            noted = [replace(v, withdrawn=counts.get(v.sha256, 0)) for v in versions]
+            if noted != list(versions):
+                self._write_list(noted)
 
     def _write_list(self, versions: Iterable[AdapterVersion]) -> None:
         plain = {"format": FORMAT, "versions": [asdict(version) for version in versions]}

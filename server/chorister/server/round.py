@@ -83,7 +83,8 @@ def _run(log: _RoundLog) -> None:
 
     # 1 cohort
     devices = log.network.discover()
-    available = [d for d in devices if d not in operator.revoked()]
+    gone = operator.revoked() | operator.withdrawals.devices()
+    available = [d for d in devices if d not in gone]
     randomness = operator.randomness.fork(f"round {log.number}")
     chosen = choose_cohort(available, settings.aggregation.cohort_share, randomness.fork("cohort"))
     if len(chosen) < 2:
@@ -167,8 +168,8 @@ def _admit(
     operator = log.operator
     door = Admission(
         authority=operator.authority, federation=operator.settings.name, round_id=terms.round_id,
-        terms_sha256=terms.sha256().hex(), revoked=operator.revoked(), withdrawn=frozenset(),
-        ledger=operator.ledger,
+        terms_sha256=terms.sha256().hex(), revoked=operator.revoked(),
+        withdrawn=operator.withdrawals.devices(), ledger=operator.ledger,
     )  # fmt: skip
     admitted = {}
     for device, application in applications.items():
@@ -177,6 +178,9 @@ def _admit(
             token = ConsentToken.from_plain(codec.decode(parts.consent_token, max_bytes=1024))
             certificate = Advertisement.from_bytes(parts.advertisement).certificate
         except ChoristerError as error:
+            if operator.withdrawals.hear(application, operator.now_s()) is not None:
+                log.refused("withdrawn", 1)
+                continue
             log.refused("admission", 1)
             log.note_refusal(ADVERTISE, device, error.found[:MAX_REASON])
             continue

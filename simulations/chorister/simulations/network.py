@@ -28,6 +28,7 @@ from chorister.server.operator import ENVIRONMENT as OPERATOR
 from chorister.server.operator import Operator
 from chorister.server.registry import Registry
 from chorister.server.rounds import RoundRecord
+from chorister.server.withdrawals import WITHDRAWALS_FILE, Withdrawals
 from chorister.shared import codec
 from chorister.shared.errors import ChoristerError
 from chorister.shared.privacy.ledger_file import LedgerFile, system_clock
@@ -157,25 +158,31 @@ def open_operator() -> Operator:
     scenario, folder = world.scenario, world.folder
     federation = scenario.federation
     randomness = SimulatedRandomness(scenario.seed, "server")
+    authority = authority_key(scenario).verify_key()
+    ledger, registry = open_ledger(world), Registry(folder.adapters)
     return Operator(
         settings=federation,
         run=f"seed-{scenario.seed}",
         signing_key=server_key(scenario),
-        authority=authority_key(scenario).verify_key(),
+        authority=authority,
         revoked=open_authority(world).revoked,
-        registry=Registry(folder.adapters),
+        withdrawals=Withdrawals(
+            made(folder.server) / WITHDRAWALS_FILE, authority=authority,
+            federation=federation.name, ledger=ledger, registry=registry,
+        ),
+        registry=registry,
         budget=FederationBudget(
             folder.server / "budget.jsonl",
             speaker=speaker_limit(federation.speaker_privacy),
             federation=federation.name,
         ),
-        ledger=open_ledger(world),
+        ledger=ledger,
         randomness=randomness,
         simulated=True,
         folder=folder.server,
         now_s=system_clock,
         on_round=partial(_before_commit, folder),
-    )
+    )  # fmt: skip
 
 
 def rewind(folder: RunFolder, finished: int, adapter_sha256: str | None) -> None:
