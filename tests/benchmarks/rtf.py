@@ -1,11 +1,18 @@
-"""Real-time factor of a voice file: seconds of computing for a second of speech.
+"""Real-time factor of a voice file and, in the same run, of published PyTorch models.
 
     python tests/benchmarks/rtf.py                      the shipped base, 20 s of generated speech
     python tests/benchmarks/rtf.py --voice voice.onnx --audio me.wav --threads 2
+    python tests/benchmarks/rtf.py --references V1,V2,V3
 
-Everything is in it that `chorister convert` runs on each second: F0, log-mel, network, vocoder,
-and, in the second line, segments and levels. It is reported and not asserted: it depends on the
-machine. The processor's own time is given too, which other work on the machine disturbs less.
+The factor is seconds of computing for a second of speech. In a voice file is everything that
+`chorister convert` runs on each second: F0, log-mel, network, vocoder, and, in the second line,
+segments and levels. The references are HiFi-GAN's generators (hifi_gan.py has their source): V3 of
+1.46 and V2 of 0.92 million parameters are the published ones nearest in size to the voice; V1, of
+13.9, is the usual one. They only turn log-mel into samples: a converter that ends in one of them
+has its encoder still to run. The same voice in PyTorch says what is the runtime's doing.
+
+Reported and not asserted: it depends on the machine. The processor's own time is given too, which
+other work on the machine disturbs less; ratios are of that.
 """
 
 from __future__ import annotations
@@ -19,12 +26,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import hifi_gan
 import numpy as np
+import torch
 
 from chorister.client.convert import convert_recording
 from chorister.client.voice import Voice, open_voice
 from chorister.shared.types import SAMPLE_RATE_HZ, FloatArray, Recording
 from chorister.shared.voice.audio import load_recording
+from chorister.shared.voice.base import load_base
+from chorister.shared.voice.features import extract_features
+from chorister.shared.voice.profile import SpeakerProfile, profile_from
+from chorister.shared.voice.speaker import load_speaker_encoder
 
 SECONDS = 20.0
 
@@ -36,27 +49,52 @@ def main() -> None:
     parser.add_argument("--audio", type=Path, help="a recording (default: generated)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--references", default="V3,V2", metavar="NAMES", help="of V1, V2, V3")
     options = parser.parse_args()
-    threads = options.threads
-    voice = open_voice(options.voice, threads=threads) if options.voice else base_voice(threads)
+    torch.set_num_threads(options.threads)
+    profile = profile_from([Recording(generated(), "somebody")], load_speaker_encoder())
+    voice = (
+        open_voice(options.voice, threads=options.threads)
+        if options.voice
+        else base_voice(profile, options.threads)
+    )
     samples = load_recording(options.audio).samples if options.audio else generated()
     recording = Recording(samples, "benchmark")
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {os.getloadavg()[0]:.1f} load, ", end="")
-    print(
-        f"{threads} thread(s), {recording.duration_s:.1f} s of speech, best and median of ", end=""
+    seconds = recording.duration_s
+    print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; ", end="")
+    print(f"{options.threads} thread(s); {seconds:.1f} s of speech; median of {options.repeats}\n")
+    print(f"{'':40}{'clock':>8}{'processor':>11}{'ratio':>8}")
+
+    def row(name: str, run: Callable[[], object], ours: float | None) -> float:
+        clock, processor = factors(run, seconds, options.repeats)
+        ratio = f"{processor / ours:8.1f}" if ours else ""
+        print(f"{name:40}{clock:8.4f}{processor:11.4f}{ratio}", flush=True)
+        return processor
+
+    ours = row("voice file, onnxruntime", lambda: voice.run(samples), None)
+    row("... with segments and levels", lambda: convert_recording(voice, recording), ours)
+    model = load_base().eval()
+    size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    row(
+        f"the base ({size:.2f} M), PyTorch, with F0",
+        lambda: model.convert(extract_features(recording), profile, profile),
+        ours,
     )
-    print(options.repeats)
-    report("voice file alone", lambda: voice.run(samples), recording.duration_s, options.repeats)
-    report(
-        "with segments and levels",
-        lambda: convert_recording(voice, recording),
-        recording.duration_s,
-        options.repeats,
-    )
+    frames = round(seconds * hifi_gan.RATE_HZ / hifi_gan.HOP_SAMPLES)
+    log_mel = torch.zeros(1, hifi_gan.MEL_BANDS, frames)
+    for name in options.references.split(","):
+        generator = hifi_gan.generator(name)
+        size = sum(parameter.numel() for parameter in generator.parameters()) / 1e6
+        with torch.inference_mode():
+            row(
+                f"HiFi-GAN {name} ({size:.2f} M), PyTorch",
+                lambda render=generator: render(log_mel),
+                ours,
+            )
 
 
-def report(name: str, run: Callable[[], object], seconds: float, repeats: int) -> None:
-    """Print the real-time factor of a call, by the clock and by the processor's time."""
+def factors(run: Callable[[], object], seconds: float, repeats: int) -> tuple[float, float]:
+    """Real-time factor of a call, by the clock and by the processor's time; medians."""
     run()
     by_clock, by_processor = [], []
     for _ in range(repeats):
@@ -64,22 +102,17 @@ def report(name: str, run: Callable[[], object], seconds: float, repeats: int) -
         run()
         by_clock.append((time.perf_counter() - clock) / seconds)
         by_processor.append((time.process_time() - processor) / seconds)
-    for kind, factors in (("clock", by_clock), ("processor", by_processor)):
-        median = statistics.median(factors)
-        print(f"{name:26} {kind:10} {min(factors):.4f} {median:.4f}")
+    return statistics.median(by_clock), statistics.median(by_processor)
 
 
-def base_voice(threads: int) -> Voice:
+def base_voice(profile: SpeakerProfile, threads: int) -> Voice:
     """The shipped base with somebody's statistics: speed does not depend on whose voice it is."""
     from chorister.client import consent
     from chorister.client.export import Origin, build_voice
     from chorister.shared.privacy.ledger_file import LedgerFile
     from chorister.shared.randomness import SystemRandomness
     from chorister.shared.signing import SigningKey
-    from chorister.shared.voice.base import load_base
     from chorister.shared.voice.base_digest import BASE_SHA256
-    from chorister.shared.voice.profile import profile_from
-    from chorister.shared.voice.speaker import load_speaker_encoder
 
     key = SigningKey.generate(SystemRandomness())
     me = key.verify_key()
@@ -88,7 +121,6 @@ def base_voice(threads: int) -> Voice:
         key, controller="benchmark", purposes=("conversion",), given_s=now_s,
         expires_s=now_s + 3600, jurisdiction="none",
     )  # fmt: skip
-    profile = profile_from([Recording(generated(), "somebody")], load_speaker_encoder())
     with tempfile.TemporaryDirectory() as folder:
         ledger = LedgerFile(Path(folder) / "ledger.jsonl", owner=me.name, federation="none")
         permit = consent.permit(record, "conversion", device=me, now_s=now_s, ledger=ledger)
