@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from chorister.client.onnx_graph import Graph
+from chorister.shared.types import FloatArray
 from chorister.shared.voice import features
 from chorister.shared.voice.frames import HOP_SAMPLES, hann
 from chorister.shared.voice.model import HIGHEST_PITCH_HZ, LOWEST_PITCH_HZ, SPREAD_RATIO_LIMITS
@@ -26,24 +27,33 @@ _LATER = 1e9
 
 def add_log_mel(graph: Graph, samples: str) -> str:
     """`features.log_mel`: value of shape (F * 160,) to (F, 80)."""
-    return add_framed_log_mel(graph, graph("Pad", samples, graph.ints(_EDGE, _EDGE)))
-
-
-def add_framed_log_mel(graph: Graph, padded: str) -> str:
-    """The same where the samples before and after are there: (F * 160 + 240,) to (F, 80)."""
+    padded = graph("Pad", samples, graph.ints(_EDGE, _EDGE))
     padded = graph("Unsqueeze", padded, graph.ints(0, 1))
+    kernel = graph.constant(_windowed_basis().T[:, None])
+    spectrum = graph("Conv", padded, kernel, strides=[HOP_SAMPLES])
+    spectrum = graph("Transpose", spectrum, perm=[0, 2, 1])
+    return _mel_of(graph, graph("Squeeze", spectrum, graph.ints(0)))
+
+
+def add_window_log_mel(graph: Graph, window: str) -> str:
+    """The same for one frame's window: value of shape (400,) to (1, 80)."""
+    row = graph("Unsqueeze", window, graph.ints(0))
+    return _mel_of(graph, graph("MatMul", row, graph.constant(_windowed_basis())))
+
+
+def _windowed_basis() -> FloatArray:
+    """From a window to real and imaginary parts of its transform, shape (400, 514)."""
     basis = np.fft.rfft(np.eye(features.FFT_SAMPLES)[: features.WINDOW_SAMPLES], axis=1)
     windowed = hann(features.WINDOW_SAMPLES).astype(np.float64)[:, None] * basis
-    kernel = np.concatenate([windowed.real, windowed.imag], axis=1).T[:, None]
-    spectrum = graph(
-        "Conv", padded, graph.constant(kernel.astype(np.float32)), strides=[HOP_SAMPLES]
-    )
+    return np.concatenate([windowed.real, windowed.imag], axis=1).astype(np.float32)
+
+
+def _mel_of(graph: Graph, spectrum: str) -> str:
+    """Real and imaginary parts, (F, 514), to log-mel, (F, 80)."""
     real, imaginary = graph.several("Split", 2, spectrum, axis=1, num_outputs=2)
     power = graph("Add", graph("Mul", real, real), graph("Mul", imaginary, imaginary))
-    magnitude = graph("Transpose", graph("Sqrt", power), perm=[0, 2, 1])
-    mel = graph("MatMul", magnitude, graph.constant(features.mel_filters()))
-    mel = graph("Log", graph("Max", mel, graph.number(features.MEL_FLOOR)))
-    return graph("Squeeze", mel, graph.ints(0))
+    mel = graph("MatMul", graph("Sqrt", power), graph.constant(features.mel_filters()))
+    return graph("Log", graph("Max", mel, graph.number(features.MEL_FLOOR)))
 
 
 def add_mel_statistics(graph: Graph, log_mel: str) -> tuple[str, str]:

@@ -15,6 +15,8 @@ from chorister.shared.voice.frames import HOP_SAMPLES
 
 # Greatest length that divides both the hop and the span.
 _BLOCK = 32
+# Blocks of a frame that the frame before had as well.
+SHARED_BLOCKS = (f0.SPAN_SAMPLES - HOP_SAMPLES) // _BLOCK
 _HOP_BLOCKS = HOP_SAMPLES // _BLOCK
 _SPAN_BLOCKS = f0.SPAN_SAMPLES // _BLOCK
 # Stands for an infinite cost beyond the outermost states, where a product needs a finite one.
@@ -33,7 +35,7 @@ def add_f0(graph: Graph, samples: str) -> str:
         value of shape (F,), float32, Hz, 0 where unvoiced.
     """
     padded = graph("Pad", samples, graph.ints(_EDGE, _EDGE))
-    difference = add_normalised_difference(graph, padded)
+    difference = _normalised_difference(graph, padded)
     return add_refined(graph, difference, _best_path(graph, add_costs(graph, difference)))
 
 
@@ -47,7 +49,7 @@ def add_costs(graph: Graph, difference: str) -> str:
     )
 
 
-def add_normalised_difference(graph: Graph, padded: str) -> str:
+def _normalised_difference(graph: Graph, padded: str) -> str:
     """`f0.normalised_difference` with the samples around it: (F * 160 + 612,) to (F, 261)."""
     length = graph("Sub", graph("Shape", padded), graph.ints(f0.LONGEST_LAG))
     here = graph("Slice", padded, graph.ints(0), length, graph.ints(0))
@@ -61,6 +63,35 @@ def add_normalised_difference(graph: Graph, padded: str) -> str:
     squares = graph(
         "Scan", graph.constant(lags[:, None]), num_scan_inputs=1, body=lag_body.body()
     )  # (260, blocks)
+    return add_normalised(graph, squares)
+
+
+def add_hop_squares(graph: Graph, samples: str) -> str:
+    """Squared differences of one hop, summed over its blocks of 32 samples, for all lags at once.
+
+    Args:
+        graph: changed in place.
+        samples: value of shape (160 + 260,), float32, the hop and what the lags reach of the next.
+
+    Returns:
+        value of shape (260, 5), lag by lag from 1.
+    """
+    lags, length = f0.LONGEST_LAG, HOP_SAMPLES + f0.LONGEST_LAG
+    # Copies of the samples, end to end, cut into rows that are one longer: each row begins one
+    # sample later than the row before it. In rows it is copied faster than sample by sample.
+    copies = graph("Expand", samples, graph.ints(lags + 1, length))
+    flat = graph("Reshape", copies, graph.ints(-1))
+    shifted = graph.part(flat, 0, lags * (length + 1), 0)
+    shifted = graph("Reshape", shifted, graph.ints(lags, length + 1))
+    there = graph.part(shifted, 1, HOP_SAMPLES + 1, 1)
+    apart = graph("Sub", there, graph.part(samples, 0, HOP_SAMPLES, 0))
+    blocks = graph("Reshape", apart, graph.ints(lags, _HOP_BLOCKS, _BLOCK))
+    return graph("ReduceSumSquare", blocks, graph.ints(2), keepdims=0)
+
+
+def add_normalised(graph: Graph, squares: str) -> str:
+    """Squared differences, (260, 11 + F * 5), to the normalised difference, (F, 261)."""
+    lags = np.arange(1, f0.LONGEST_LAG + 1, dtype=np.int64)
     squares = graph("Unsqueeze", squares, graph.ints(0))
     mean = graph(
         "AveragePool", squares, kernel_shape=[_SPAN_BLOCKS], strides=[_HOP_BLOCKS]
@@ -81,7 +112,7 @@ def _best_path(graph: Graph, costs: str) -> str:
     unvoiced = graph.constant(np.array([f0.UNVOICED_COST], np.float32))
     first = graph("Squeeze", graph.part(costs, 0, 1, 0), graph.ints(0))
     voiced_end, unvoiced_end, came_from = graph.several(
-        "Scan", 3, first, unvoiced, ahead, num_scan_inputs=1, body=forward_step().body()
+        "Scan", 3, first, unvoiced, ahead, num_scan_inputs=1, body=_forward_step().body()
     )
     last = add_cheapest(graph, voiced_end, unvoiced_end)
     _, before = graph.several(
@@ -97,20 +128,31 @@ def _best_path(graph: Graph, costs: str) -> str:
     return graph("Concat", graph("Squeeze", before, graph.ints(1)), last, axis=0)
 
 
-def forward_step(*, begins: bool = False) -> Graph:
-    """One frame of the search, as the body of a loop.
-
-    Inputs, and the first outputs: cost of the cheapest walk to every voiced state, (128), and to
-    the unvoiced one, (1). Then the frame's costs, (128). Last output: each state's best one before.
-
-    Args:
-        begins: with one more input, (1): 0 for a frame before the first, which changes nothing;
-            and one more output, (1): the state in which the cheapest walk ends.
-    """
+def _forward_step() -> Graph:
+    """One frame of the search as the body of a loop."""
     step = Graph("forward")
     voiced = step.input("forward/voiced", np.float32, [f0.STATES])
     unvoiced = step.input("forward/unvoiced", np.float32, [1])
     cost = step.input("forward/cost", np.float32, [f0.STATES])
+    voiced, unvoiced, came_from = add_forward_step(step, voiced, unvoiced, cost)
+    step.output(voiced, "forward/voiced_next", np.float32, [f0.STATES])
+    step.output(unvoiced, "forward/unvoiced_next", np.float32, [1])
+    step.output(came_from, "forward/came_from", np.int64, [f0.STATES + 1])
+    return step
+
+
+def add_forward_step(step: Graph, voiced: str, unvoiced: str, cost: str) -> tuple[str, str, str]:
+    """One frame of the search: cheapest cost of every state, and the state before it.
+
+    Args:
+        step: changed in place.
+        voiced: value of shape (128,), cost of the cheapest walk to each voiced state.
+        unvoiced: value of shape (1,), the same for the unvoiced one.
+        cost: value of shape (128,), of the frame.
+
+    Returns:
+        the new costs, as `voiced` and `unvoiced`; and each state's best one before it, (129,).
+    """
     width = 2 * f0.WIDEST_STEP + 1
     padded = step("Pad", voiced, step.ints(f0.WIDEST_STEP, f0.WIDEST_STEP), step.number(_FAR))
     # A convolution with the identity reads all windows at once: row k is shifted by k, cost added.
@@ -135,17 +177,8 @@ def forward_step(*, begins: bool = False) -> Graph:
     own = step.constant(np.array([f0.UNVOICED_COST], np.float32))
     unvoiced = step("Add", step("Min", unvoiced, ending), own)
     base = step("Min", unvoiced, step("ReduceMin", voiced, step.ints(0)))
-    voiced, unvoiced = step("Sub", voiced, base), step("Sub", unvoiced, base)
-    if begins:
-        begun = step.input("forward/begun", np.float32, [1])
-        voiced, unvoiced = step("Mul", voiced, begun), step("Mul", unvoiced, begun)
-    step.output(voiced, "forward/voiced_next", np.float32, [f0.STATES])
-    step.output(unvoiced, "forward/unvoiced_next", np.float32, [1])
     pointers = step("Concat", came_from, came_from_unvoiced, axis=0)
-    step.output(pointers, "forward/came_from", np.int64, [f0.STATES + 1])
-    if begins:
-        step.output(add_cheapest(step, voiced, unvoiced), "forward/cheapest", np.int64, [1])
-    return step
+    return step("Sub", voiced, base), step("Sub", unvoiced, base), pointers
 
 
 def add_cheapest(graph: Graph, voiced: str, unvoiced: str) -> str:

@@ -12,6 +12,8 @@ from chorister.shared.types import SAMPLE_RATE_HZ
 
 FORMAT = "chorister-voice"
 LIVE_FORMAT = "chorister-live-voice"
+# In a live voice, beside the card: how far its model looks ahead.
+LOOK_AHEAD_KEY = "look_ahead_frames"
 FORMAT_VERSION = 1
 UNSET_SHA256 = "0" * 64
 _DIGEST = re.compile(r"[0-9a-f]{64}")

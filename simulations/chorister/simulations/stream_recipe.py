@@ -43,7 +43,7 @@ class StreamRecipe(Settings):
         content: the encoder learns the content that the offline encoder finds.
         envelopes: the decoder learns the offline decoder's envelopes, for the speaker's own voice
             and for others.
-        speech: the decoder learns from speech, like the last stage of a base.
+        speech: the decoder learns from speech, like the last stage of a base; None leaves it out.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -51,10 +51,14 @@ class StreamRecipe(Settings):
     model: LookAhead
     content: DistilSettings
     envelopes: DistilSettings
-    speech: StageSettings
+    speech: StageSettings | None = None
+
+    def phases(self) -> tuple[Phase, ...]:
+        """What is done, in this order."""
+        return tuple(name for name in PHASES if getattr(self, name) is not None)
 
     def phase(self, name: Phase) -> StageSettings:
-        """The settings of one phase."""
+        """The settings of one phase that is done."""
         settings: StageSettings = getattr(self, name)
         return settings
 

@@ -15,7 +15,7 @@ from chorister.shared.voice.model import VoiceModel
 from chorister.simulations.base_batches import Batch
 from chorister.simulations.base_state import learning_rate
 from chorister.simulations.base_steps import SpeakerJudges, Trainee
-from chorister.simulations.stream_recipe import PHASES, Phase, StreamRecipe
+from chorister.simulations.stream_recipe import Phase, StreamRecipe
 from chorister.simulations.stream_steps import content_loss, envelope_loss, streaming_form
 
 _BETAS = (0.9, 0.98)
@@ -88,7 +88,8 @@ class StreamTraining:
     def next_phase(self) -> None:
         """Goes on to the next phase from the running average."""
         self.trainee.model.load_state_dict(self.average.state_dict())
-        later = PHASES[PHASES.index(self.phase) + 1 :]
+        phases = self.recipe.phases()
+        later = phases[phases.index(self.phase) + 1 :]
         self.step = 0
         if not later:
             self.done = True

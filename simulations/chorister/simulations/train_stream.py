@@ -39,18 +39,18 @@ def _draw(batches: Batches, stage: int, count: int, examples: int, frames: int) 
 
 def _load(recipe: StreamRecipe, data: Path, cache: Path) -> tuple[Batches, list[Batch]]:
     """What the phases draw from, and fixed batches of held-out speakers."""
-    speech = recipe.speech
+    namer = recipe.envelopes.vectors
     batches = load_batches(
         data,
         recipe.data.corpus(),
         cache,
         weights=dict(recipe.data.weights),
         seed=recipe.seed,
-        namer=speech.vectors,
-        with_teacher=speech.teacher_weight > 0,
+        namer=namer,
+        with_teacher=recipe.speech is not None and recipe.speech.teacher_weight > 0,
     )
     others = recipe.data.corpus(held_out=True)
-    held_out = load_batches(data, others, cache, weights={}, seed=recipe.seed, namer=speech.vectors)
+    held_out = load_batches(data, others, cache, weights={}, seed=recipe.seed, namer=namer)
     frames = recipe.envelopes.frames
     return batches, _draw(held_out, 0, _HELD_OUT_BATCHES, _HELD_OUT_EXAMPLES, frames)
 

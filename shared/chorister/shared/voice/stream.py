@@ -7,10 +7,14 @@
 A block remembers the last kernel - 1 frames of its input: from them its convolution goes on, and
 its residual is read with the right delay. Frames before the stream's first are zero in every
 block, as the padding of the whole model has it, so both give the same numbers.
+
+Since the target does not change, its FiLM and each block's LayerNorm are folded into the layer
+behind them: a step of one frame takes its time from the count of operators, not from their size.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +22,9 @@ from torch import Tensor, nn
 
 from chorister.shared.types import SAMPLE_RATE_HZ
 from chorister.shared.voice.blocks import Block
+from chorister.shared.voice.decoder import Decoder
+from chorister.shared.voice.encoder import ContentEncoder
+from chorister.shared.voice.features import FFT_SAMPLES
 from chorister.shared.voice.frames import HOP_SAMPLES
 from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.stream_weights import check_streams
@@ -59,22 +66,23 @@ class StreamNetwork(nn.Module):
         BadWeights: the model is no streaming model.
     """
 
-    condition: Tensor
-
     def __init__(self, model: VoiceModel, condition: Tensor, *, as_products: bool = False) -> None:
         super().__init__()
         check_streams(model, "model")
         self.encoder = model.encoder
         self.decoder = model.decoder
+        self.hearing = nn.ModuleList(_FoldedBlock(block, None) for block in _listed(model.encoder))
+        self.speaking = nn.ModuleList(
+            _FoldedBlock(block, condition) for block in _listed(model.decoder)
+        )
         self.vocoder = Vocoder(as_products=as_products)
         self.look_ahead_frames = sum(model.settings.encoder_ahead)
-        self.register_buffer("condition", condition)
 
     def start(self) -> StreamState:
         """The state before the first sample."""
         return StreamState(
-            _zeros(self.encoder.blocks),
-            _zeros(self.decoder.blocks),
+            _zeros(self.hearing),
+            _zeros(self.speaking),
             torch.zeros(1, dtype=torch.float64),
             torch.zeros(1, HOP_SAMPLES),
             torch.zeros(1, HOP_SAMPLES),
@@ -108,22 +116,18 @@ class StreamNetwork(nn.Module):
         Returns:
             shape (1, c * 160), from 80 samples before that frame on; and the new state.
         """
-        time = frame + torch.cumsum(torch.ones_like(log_mel[0, :, 0]), 0).to(frame.dtype) - 1
-        x = self.encoder.begin(log_mel, mel_mean, mel_std)
-        x, encoder = _through(
-            self.encoder.blocks, x, state.encoder, time + self.look_ahead_frames, None
-        )
+        count = log_mel.shape[1]
+        time = frame + torch.arange(count)
+        x = self.encoder.begin(log_mel, mel_mean, mel_std)[0]
+        x, encoder = _through(self.hearing, x, state.encoder, time + self.look_ahead_frames)
         content = self.encoder.finish(x)
-        x = self.decoder.begin(content, f0_hz[:, :-1]) * _heard(time)
-        x, decoder = _through(self.decoder.blocks, x, state.decoder, time, self.condition)
-        harmonic, noise = self.decoder.envelopes(self.decoder.norm(x))
+        x = self.decoder.begin(content[None], f0_hz[:, :-1])[0] * _heard(time)
+        x, decoder = _through(self.speaking, x, state.decoder, time)
+        harmonic, noise = self.decoder.envelopes(self.decoder.norm(x)[None])
         pulses, cycles = self._pulses(f0_hz, state.cycles)
-        grains = [
-            torch.cat([before, fresh], dim=1).unfold(1, 2 * HOP_SAMPLES, HOP_SAMPLES)
-            for before, fresh in ((state.pulses, pulses), (state.hiss, hiss))
-        ]
+        grains = (_grains(state.pulses, pulses), _grains(state.hiss, hiss))
         frames = self.vocoder.grain_frames(harmonic, noise, *grains) * _heard(time)
-        hops = overlapped(frames)
+        hops = _laid(frames)
         hops = torch.cat([hops[:, :OVERLAP_HOPS] + state.tail, hops[:, OVERLAP_HOPS:]], dim=1)
         after = StreamState(
             encoder,
@@ -148,40 +152,116 @@ class StreamNetwork(nn.Module):
 
 
 def _heard(time: Tensor) -> Tensor:
-    """1 for frames of the stream, 0 for those before it: shape (c,) to (1, c, 1)."""
-    return (time >= 0).to(torch.float32)[None, :, None]
+    """1 for frames of the stream, 0 for those before it: shape (c,) to (c, 1)."""
+    return (time >= 0).to(torch.float32)[:, None]
+
+
+def _laid(frames: Tensor) -> Tensor:
+    """`overlapped`, by fewer operators where there is nothing to overlap."""
+    if frames.shape[1] > 1:
+        return overlapped(frames)
+    rest = (OVERLAP_HOPS + 1) * HOP_SAMPLES - FFT_SAMPLES
+    return nn.functional.pad(frames, (0, rest)).reshape(1, -1, HOP_SAMPLES)
+
+
+def _grains(before: Tensor, fresh: Tensor) -> Tensor:
+    """Hops (1, 160) and (1, c * 160) as overlapping pairs, shape (1, c, 320)."""
+    hops = torch.cat([before, fresh], dim=1).reshape(1, -1, HOP_SAMPLES)
+    return torch.cat([hops[:, :-1], hops[:, 1:]], dim=2)
+
+
+class _FoldedBlock(nn.Module):
+    """A `Block` for one target, on frames as rows: (c, C).
+
+    Args:
+        block: what it computes, adapter included.
+        condition: shape (1, S), where the block has FiLM.
+    """
+
+    taps: Tensor
+    bias: Tensor
+    widen_weight: Tensor
+    widen_bias: Tensor
+
+    def __init__(self, block: Block, condition: Tensor | None) -> None:
+        super().__init__()
+        conv, norm = block.conv.conv, block.norm
+        self.ahead, self.behind = block.conv.ahead, block.conv.behind
+        self.shape, self.eps = norm.normalized_shape, norm.eps
+        self.narrow, self.adapter = block.narrow, block.adapter
+        scale, shift = norm.weight, norm.bias
+        if block.film is not None and condition is not None:
+            more, offset = block.film(condition)[0].chunk(2)
+            scale, shift = scale * (1.0 + more), shift * (1.0 + more) + offset
+        with torch.no_grad():
+            widen = block.widen
+            fixed = {
+                "taps": conv.weight[:, 0, 0].T.contiguous(),
+                "bias": torch.zeros(len(scale)) if conv.bias is None else conv.bias,
+                "widen_weight": widen.weight * scale,
+                "widen_bias": widen.bias + widen.weight @ shift,
+            }
+        for name, value in fixed.items():
+            self.register_buffer(name, value.detach())
+
+    def filtered(self, joined: Tensor) -> Tensor:
+        """The convolution, where all that it needs is there: (kernel - 1 + c, C) to (c, C)."""
+        kernel = len(self.taps)
+        if len(joined) == kernel:
+            summed: Tensor = (joined * self.taps).sum(dim=0, keepdim=True)
+        else:
+            summed = (joined.unfold(0, kernel, 1) * self.taps.T).sum(dim=2)
+        return summed + self.bias
+
+    def forward(self, joined: Tensor) -> Tensor:
+        """c frames, and kernel - 1 before them, to c frames `ahead` frames earlier."""
+        y = nn.functional.layer_norm(self.filtered(joined), self.shape, eps=self.eps)
+        y = nn.functional.linear(y, self.widen_weight, self.widen_bias)
+        y = self.narrow(_gelu(y))
+        if self.adapter is not None:
+            y = y + self.adapter(y)
+        here: Tensor = joined[self.behind : len(joined) - self.ahead]
+        return here + y
+
+
+def _gelu(x: Tensor) -> Tensor:
+    """GELU in its tanh form, written out: onnxruntime makes one operator of just these steps."""
+    cubic = x + 0.044715 * torch.pow(x, 3.0)
+    return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * cubic))
+
+
+def _listed(part: ContentEncoder | Decoder) -> list[Block]:
+    return [block for block in part.blocks if isinstance(block, Block)]
 
 
 def _zeros(blocks: nn.ModuleList) -> Tensor:
-    conv = _listed(blocks)[0].conv
-    return torch.zeros(len(blocks), conv.behind + conv.ahead, conv.conv.in_channels)
+    kernel, channels = _folded(blocks)[0].taps.shape
+    return torch.zeros(len(blocks), kernel - 1, channels)
 
 
-def _listed(blocks: nn.ModuleList) -> list[Block]:
-    return [block for block in blocks if isinstance(block, Block)]
+def _folded(blocks: nn.ModuleList) -> list[_FoldedBlock]:
+    return [block for block in blocks if isinstance(block, _FoldedBlock)]
 
 
-def _through(
-    blocks: nn.ModuleList, x: Tensor, past: Tensor, time: Tensor, condition: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _through(blocks: nn.ModuleList, x: Tensor, past: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
     """c more frames through all blocks.
 
     Args:
         blocks: of the encoder or the decoder.
-        x: shape (1, c, C).
+        x: shape (c, C).
         past: shape (blocks, kernel - 1, C), the frames before x, block by block.
         time: shape (c,), indices of the frames in x.
-        condition: shape (1, 128) or None.
 
     Returns:
-        shape (1, c, C), as many frames earlier as the blocks look ahead; and the new past.
+        shape (c, C), as many frames earlier as the blocks look ahead; and the new past.
     """
     kept = []
-    for index, block in enumerate(_listed(blocks)):
-        joined = torch.cat([past[index : index + 1], x], dim=1)
-        kept.append(joined[:, -past.shape[1] :])
-        ahead, behind = block.conv.ahead, block.conv.behind
-        here = joined[:, behind : joined.shape[1] - ahead]
-        time = time - ahead
-        x = block.refine(here, block.conv.inner(joined), condition) * _heard(time)
-    return x, torch.cat(kept)
+    heard = _heard(time)
+    for block, before in zip(_folded(blocks), past.unbind(), strict=True):
+        joined = torch.cat([before, x])
+        kept.append(joined[-len(before) :])
+        if block.ahead:
+            time = time - block.ahead
+            heard = _heard(time)
+        x = block(joined) * heard
+    return x, torch.stack(kept)
