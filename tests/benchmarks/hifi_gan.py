@@ -1,9 +1,9 @@
 """HiFi-GAN's generator at its published sizes, with random weights: a yardstick for speed.
 
 Architecture and sizes: Kong, Kim and Bae, HiFi-GAN, NeurIPS 2020 (arXiv 2010.05646), section 2.2
-and appendix A.1, and the authors' config_v1 to v3.json; written anew from these. Speed does not depend
-on what the weights are. The published generators read 80 mel bands every 256 samples at 22.05 kHz;
-many voice converters end in one of them.
+and appendix A.1, and the authors' config_v1 to v3.json; written anew from these. Speed does not
+depend on what the weights are. The published generators read 80 mel bands every 256 samples at
+22.05 kHz; many voice converters end in one of them.
 """
 
 from __future__ import annotations
