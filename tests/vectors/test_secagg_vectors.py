@@ -24,7 +24,7 @@ def test_the_copy_for_other_implementations_is_the_same() -> None:
     assert json.loads(copy_.read_text()) == make()
 
 
-@pytest.mark.parametrize("group", ["sharing", "keys", "masks", "packing"])
+@pytest.mark.parametrize("group", ["sharing", "keys", "masks", "packing", "rotation"])
 def test_a_changed_vector_is_caught(group: str) -> None:
     vectors = copy.deepcopy(load())
     for name, value in vectors[group].items():

@@ -43,6 +43,7 @@ from chorister.shared.secagg.messages import (
     view_digest,
 )
 from chorister.shared.secagg.packing import pack, unpack
+from chorister.shared.secagg.rotation import rotate, rotation_seed
 from chorister.shared.secagg.sharing import reconstruct, split
 from chorister.shared.types import MaskedDelta
 from chorister.simulations.randomness import SimulatedRandomness
@@ -88,6 +89,7 @@ def make() -> dict[str, Any]:
         "keys": _keys(),
         "masks": _masks(),
         "packing": _packing(),
+        "rotation": _rotation(),
         "round": {"dimension": _DIMENSION, "messages": messages, "sum": total},
         "refused": _refused({name: bytes.fromhex(data) for name, data in messages}),
     }
@@ -100,7 +102,7 @@ def check(vectors: dict[str, Any]) -> tuple[int, list[str]]:
         vectors: as `make` writes them.
     """
     made, failures, checked = make(), [], 0
-    for group in ("sharing", "keys", "masks", "packing"):
+    for group in ("sharing", "keys", "masks", "packing", "rotation"):
         for name, expected in vectors[group].items():
             checked += 1
             if made[group].get(name) != expected:
@@ -182,6 +184,15 @@ def _packing() -> dict[str, Any]:
             raise ArithmeticError("packing is not reversible")
         packed[f"bits={bits}"] = data.hex()
     return packed
+
+
+def _rotation() -> dict[str, Any]:
+    seed = rotation_seed(b"\x06" * 32)
+    rotated = {
+        f"d={d}": [round(float(v), 9) for v in rotate(np.arange(1.0, d + 1), seed)]
+        for d in (1, 3, 4, 5, 20)
+    }
+    return {"seed": seed.hex(), **rotated}
 
 
 def _round() -> tuple[list[list[str]], list[int]]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
 import cbor2
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -105,3 +108,38 @@ def test_section_9_signatures() -> None:
     bytes_of_survivors = bytes.fromhex(dict(VECTORS["round"]["messages"])["survivors"])
     body = hashlib.sha256(cbor([bytes_of_survivors, *reveal[1:4]])).digest()
     signed("chorister/1 reveal", body, reveal[4])
+
+
+def test_section_8_rotation() -> None:
+    vectors = VECTORS["rotation"]
+    seed = hashlib.sha256(b"chorister/1 rotation\x00" + ROSTER).digest()
+    assert seed.hex() == vectors["seed"]
+    for d in (1, 3, 4, 5, 20):
+        size = 2 ** (d.bit_length() - 1)
+        stream = Cipher(algorithms.AES256(seed), modes.CTR(bytes(16))).encryptor().update(bytes(8))
+        bits = [stream[i >> 3] >> (i & 7) & 1 for i in range(2 * size)]
+        values = [float(i + 1) for i in range(d)]
+        for pass_, start in enumerate([0] if size == d else [0, d - size]):
+            signed = [values[start + j] * (-1) ** bits[pass_ * size + j] for j in range(size)]
+            for i in range(size):
+                # Entry (i, j) of Hadamard's matrix is -1 to the number of ones that i and j share.
+                values[start + i] = sum(
+                    v * (-1) ** (i & j).bit_count() for j, v in enumerate(signed)
+                ) / math.sqrt(size)
+        assert values == pytest.approx(vectors[f"d={d}"], abs=1e-8)
+
+
+def test_every_test_that_the_threat_model_names_exists() -> None:
+    root = Path(__file__).parents[4]
+    text = (root / "docs" / "threat-model.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+)(\.\.\.)?`", text)
+    source = "\n".join(p.read_text(encoding="utf-8") for p in (root / "tests").rglob("test_*.py"))
+    missing = [
+        name
+        for name, more in named
+        if not re.search(f"def {name}" + ("" if more else r"\b"), source)
+    ]
+    assert not missing
+    assert len(named) > 15
+    for path in re.findall(r"`(tests/\S+\.py)`", text):
+        assert (root / path).is_file()
