@@ -10,6 +10,8 @@ from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.supercore.task_identity import TaskIdentity
 
 from chorister.client import app, contribute
+from chorister.client.outbox import Withdrawn
+from chorister.shared.enrolment import Withdrawal, WithdrawalNotice
 from chorister.shared.errors import (
     BadMessage,
     BadSignature,
@@ -174,3 +176,15 @@ def test_secrets_that_cannot_be_deleted_are_not_told_either(device, monkeypatch)
     replace_steps(monkeypatch, violate)
     monkeypatch.setattr(type(device.rounds), "forget", fail)
     assert ask("query.share").error.reason == "protocol"
+
+
+def test_a_withdrawn_device_says_so_while_it_may_and_one_word_afterwards(device, monkeypatch):
+    notice = WithdrawalNotice(device.certificate, Withdrawal.sign(device.signing_key, "c" * 64, 5))
+
+    def withdrawn(config, exchange, round_id):
+        raise Withdrawn(notice)
+
+    monkeypatch.setattr(app, "find_opener", lambda: withdrawn)
+    for exchange in ("query.hello", "query.advertise"):
+        assert unpack(ask(exchange).content) == notice.to_bytes()
+    assert ask("train.contribute").error.reason == "consent"

@@ -12,6 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from chorister.server import app
 from chorister.server.app import ROUNDS_FILE, FlowerNetwork
 from chorister.server.rounds import read_rounds
+from chorister.shared.enrolment import Withdrawal, WithdrawalNotice
 from chorister.shared.exchanges import Introduction
 from chorister.shared.records import HELLO, SHARE, pack, unpack
 from chorister.shared.signing import Certificate, SigningKey
@@ -205,3 +206,14 @@ def test_a_stopped_server_goes_on_after_the_last_round(singers, monkeypatch):
     assert run == [1, 2, 2, 3]
     assert seen == [1, 2, 3]
     assert [r.status for r in read_rounds(operator.folder / ROUNDS_FILE)] == ["finished"] * 3
+
+
+def test_a_node_whose_speaker_withdrew_is_heard_and_left_out(choir):
+    singers = choir(singers=2)
+    gone, here = singers.names
+    device = singers.devices[gone]
+    withdrawal = Withdrawal.sign(device.signing_key, device.consent.sha256, 5)
+    said = pack(WithdrawalNotice(device.certificate, withdrawal).to_bytes())
+    grid = Grid({1: says(said), 2: introduces(singers, here)})
+    assert list(FlowerNetwork(grid, singers.operator).discover()) == [here]
+    assert singers.operator.withdrawals.devices() == {gone}
