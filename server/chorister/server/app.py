@@ -10,6 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 from chorister.server.operator import Operator, open_operator
 from chorister.server.round import run_round
 from chorister.server.rounds import append_round, read_rounds
+from chorister.server.statement import state_terms
 from chorister.shared.errors import ChoristerError
 from chorister.shared.exchanges import CHALLENGE_BYTES, Introduction
 from chorister.shared.records import HELLO, pack, unpack
@@ -25,6 +26,7 @@ def main(grid: Grid, context: Context) -> None:
     operator = open_operator()
     network = FlowerNetwork(grid, operator)
     path = operator.folder / ROUNDS_FILE
+    state_terms(operator)
     for number in range(len(read_rounds(path)) + 1, operator.settings.rounds + 1):
         record = run_round(network, operator, number)
         operator.on_round(record)

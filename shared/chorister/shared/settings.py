@@ -175,6 +175,29 @@ class Aggregation(Settings):
     stage_deadline_s: Positive = 600.0
 
 
+Line = Annotated[str, Field(max_length=500)]
+
+
+class Accountability(Settings):
+    """Who answers for a federation, and why it may do what it does; for its ledger and its reports.
+
+    Attributes:
+        purpose: what the voices are used for.
+        controller: who decides on purpose and means.
+        contact: of the controller or its data protection officer.
+        legal_basis: e.g. 'explicit consent, GDPR article 9(2)(a)'.
+        jurisdiction: whose law.
+        retention: how long what is kept.
+    """
+
+    purpose: Line = ""
+    controller: Line = ""
+    contact: Line = ""
+    legal_basis: Line = ""
+    jurisdiction: Line = ""
+    retention: Line = ""
+
+
 class Federation(Settings):
     """Everything that the operator of a federation decides.
 
@@ -192,6 +215,7 @@ class Federation(Settings):
     segment_privacy: SegmentPrivacy = SegmentPrivacy()
     speaker_privacy: SpeakerPrivacy = SpeakerPrivacy()
     aggregation: Aggregation = Aggregation()
+    accountability: Accountability = Accountability()
 
 
 def _explain(cls: type[BaseModel], error: ValidationError, where: str) -> BadSettings:

@@ -14,10 +14,11 @@ from chorister.server.audit_verify import main
 from chorister.server.inspection import find_ledgers, inspect, read_checkpoints
 from chorister.server.round import run_round
 from chorister.shared.console import apply_output_options
+from chorister.shared.enrolment import Withdrawal, WithdrawalNotice
 from chorister.shared.errors import BadLedger, UsageError
 from chorister.shared.privacy.ledger import Chain, Checkpoint, parse, verify
 from chorister.shared.privacy.ledger_file import read_lines
-from chorister.shared.signing import SigningKey
+from chorister.shared.signing import Certificate, SigningKey
 
 STRANGER = SigningKey(bytes(32))
 
@@ -282,19 +283,24 @@ def finish_a_round_without_a_sum(f):
     return without("survivors", round="run/2")
 
 
-def admit_after_a_withdrawal(f):
-    from chorister.shared.enrolment import Withdrawal
+def withdrawn(f, at_s=5):
+    key = f.keys[f.device]
+    certificate = Certificate.issue(f.keys["authority"], key.verify_key(), "choir", 10**10)
+    told = Withdrawal.sign(key, "c" * 64, at_s)
+    return {"device": f.device, "consent": "c" * 64, "at_s": 5, "versions": [],
+            "notice": WithdrawalNotice(certificate, told).to_bytes().hex()}  # fmt: skip
 
+
+def admit_after_a_withdrawal(f):
     def change(found):
-        consent = found[where(found, "admission", device=f.device)][1]
-        told = Withdrawal.sign(f.keys[f.device], consent["consent"], 5)
-        entry = {"device": f.device, "device_key": consent["device_key"],
-                 "consent": consent["consent"], "at_s": 5,
-                 "signature": told.signature.hex()}  # fmt: skip
         start = where(found, "round", round="run/2", action="started")
-        return [*found[:start], ("withdrawal", entry, 5), *found[start:]]
+        return [*found[:start], ("withdrawal", withdrawn(f), 5), *found[start:]]
 
     return change
+
+
+def date_a_withdrawal_back(f):
+    return lambda found: [*found, ("withdrawal", withdrawn(f, at_s=9), 5)]
 
 
 def remove_a_contribution_from_the_device(f):
@@ -381,6 +387,7 @@ TABLE = [
     (lie(invent_a_masked_delta), "signed its masked delta"),
     (lie(finish_a_round_without_a_sum), "finished round has a sum"),
     (lie(admit_after_a_withdrawal), "withdrew is not admitted"),
+    (lie(date_a_withdrawal_back), "what the device itself signed"),
     (remove_a_contribution_from_the_device, "device's own ledger does not have"),
     (remove_an_application_from_the_device, "own ledger never applied"),
     (name_another_delta_on_the_device, "different masked deltas"),

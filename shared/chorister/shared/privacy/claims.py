@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chorister.shared import codec
-from chorister.shared.enrolment import ConsentToken, Withdrawal
+from chorister.shared.enrolment import ConsentToken, WithdrawalNotice
 from chorister.shared.errors import BadLedger, ChoristerError
 from chorister.shared.privacy.ledger import Entry
 from chorister.shared.secagg.evidence import SumEvidence
@@ -132,12 +132,16 @@ class ClaimChecker:
         self.inputs += len(evidence.survivors)
 
     def _withdrawal(self, entry: Entry, fields: Mapping[str, Any]) -> None:
-        device, key = fields["device"], VerifyKey(bytes.fromhex(fields["device_key"]))
-        if key.name != device:
-            raise _contradiction("A withdrawal is by the device's own key.", f"device {device}")
-        Withdrawal(
-            device, fields["consent"], fields["at_s"], bytes.fromhex(fields["signature"])
-        ).check(key)
+        device = fields["device"]
+        notice = WithdrawalNotice.from_bytes(bytes.fromhex(fields["notice"]))
+        told = notice.withdrawal
+        told.check(notice.certificate.device_key)
+        named = (told.device_id, told.consent_sha256, told.at_s, notice.certificate.device_id)
+        if named != (device, fields["consent"], fields["at_s"], device):
+            raise _contradiction("A withdrawal is what the device itself signed.",
+                                 f"another one than that of device {device}")  # fmt: skip
+        if self.authority is not None:
+            notice.check(self.authority, self.federation)
         self._withdrawn.add(device)
         self.withdrawals += 1
 
