@@ -13,6 +13,7 @@ WIDTH, HEIGHT = 460, 270
 LEFT, RIGHT, TOP, BOTTOM = 56, 14, 14, 46
 ROW_HEIGHT = 24
 NAME_WIDTH = 120
+WIDE_NAME = 196
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,87 @@ def before_after_chart(
         parts.append(_mark(place(after), y, f"after {way}"))
     middle = (NAME_WIDTH + WIDTH - RIGHT) / 2
     parts.append(_text(middle, height - 8, x_label, "middle", "axis"))
+    parts.append("</svg>")
+    return Markup("".join(parts))  # noqa: S704 (all text is escaped above)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One row of an interval chart.
+
+    Attributes:
+        name: shown at its left.
+        mean: where its mark lies.
+        low, high: ends of its whisker; equal to the mean for none.
+        style: class name of its mark: 'a', 'b', or 'plain' for what is only compared with.
+    """
+
+    name: str
+    mean: float
+    low: float
+    high: float
+    style: str = "plain"
+
+
+def interval_chart(title: str, rows: Sequence[Span], *, x_label: str) -> Markup:
+    """Return one row a name with a mark at its mean and a whisker from end to end.
+
+    Args:
+        title: what the chart says, for readers who do not see it.
+        rows: at least one.
+        x_label: axis name with its unit.
+    """
+    ticks = nice_ticks(min(row.low for row in rows), max(row.high for row in rows), count=4)
+    height = TOP + ROW_HEIGHT * len(rows) + BOTTOM
+
+    def place(value: float) -> float:
+        across = (value - ticks[0]) / (ticks[-1] - ticks[0])
+        return WIDE_NAME + across * (WIDTH - WIDE_NAME - RIGHT)
+
+    parts = [_open(title, WIDTH, height)]
+    for tick in ticks:
+        x = place(tick)
+        parts.append(
+            f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>'
+        )
+        parts.append(_text(x, height - BOTTOM + 17, number(tick, ticks), "middle"))
+    for i, row in enumerate(rows):
+        y = TOP + ROW_HEIGHT * (i + 0.5)
+        parts.append(_text(WIDE_NAME - 12, y + 4, row.name, "end"))
+        ends = f'x1="{place(row.low):.1f}" x2="{place(row.high):.1f}"'
+        parts.append(f'<line class="whisker {row.style}" {ends} y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(_mark(place(row.mean), y, row.style))
+    parts.append(_text((WIDE_NAME + WIDTH - RIGHT) / 2, height - 8, x_label, "middle", "axis"))
+    parts.append("</svg>")
+    return Markup("".join(parts))  # noqa: S704 (all text is escaped above)
+
+
+def spectrogram_chart(title: str, picture: str, duration_s: float, top_khz: float) -> Markup:
+    """Return a spectrogram between a time axis and a frequency axis.
+
+    Args:
+        title: what it shows, for readers who do not see it.
+        picture: data URI of the image, low frequencies below.
+        duration_s: of the sound.
+        top_khz: the highest frequency in the picture.
+    """
+    left, bottom, top, width, height = 40, 36, 6, WIDTH, 190
+    across, up = width - left - 8, height - bottom - top
+    parts = [_open(title, width, height)]
+    parts.append(
+        f'<image href="{escape(picture)}" x="{left}" y="{top}" width="{across}" height="{up}"'
+        ' preserveAspectRatio="none"/>'
+    )
+    for khz in (value for value in nice_ticks(0.0, top_khz) if value <= top_khz):
+        parts.append(_text(left - 6, top + up * (1.0 - khz / top_khz) + 4, f"{khz:g}", "end"))
+    for second in (t for t in nice_ticks(0.0, duration_s) if t <= duration_s):
+        x = left + across * second / duration_s
+        parts.append(_text(x, height - bottom + 15, f"{second:g}", "middle"))
+    parts.append(_text(left + across / 2, height - 4, "time, s", "middle", "axis"))
+    parts.append(
+        f'<text class="axis" text-anchor="middle" transform="translate(10 {top + up / 2:.0f}) '
+        'rotate(-90)">frequency, kHz</text>'
+    )
     parts.append("</svg>")
     return Markup("".join(parts))  # noqa: S704 (all text is escaped above)
 

@@ -27,8 +27,16 @@ _SOURCE_LOG = float(np.log(np.sqrt(np.pi / 4.0 * 150.0)))
 _START_BELOW = 1.5
 
 
-def _envelopes(log_mel: FloatArray, f0_hz: FloatArray) -> tuple[Tensor, Tensor]:
-    """Envelopes (1, F, 80) of pulses and noise that roughly give this log-mel."""
+def envelopes(log_mel: FloatArray, f0_hz: FloatArray) -> tuple[Tensor, Tensor]:
+    """Envelopes of pulses and noise that roughly give a log-mel.
+
+    Args:
+        log_mel: shape (F, 80).
+        f0_hz: shape (F,), 0 where unvoiced.
+
+    Returns:
+        shape (1, F, 80) each.
+    """
     harmonic = torch.from_numpy(log_mel[None]) - _SOURCE_LOG
     voiced = torch.from_numpy(f0_hz > 0)[None, :, None]
     return harmonic, torch.where(voiced, harmonic - _START_BELOW, harmonic)
@@ -49,12 +57,45 @@ def match_statistics(
     """
     f0_hz = move_pitch(features.f0_hz, source, target)
     height = (features.log_mel - source.mel_mean) / source.mel_std
-    harmonic, noise = _envelopes(height * target.mel_std + target.mel_mean, f0_hz)
+    harmonic, noise = envelopes(height * target.mel_std + target.mel_mean, f0_hz)
     generator = torch.Generator().manual_seed(0)
     hiss = torch.randn((1, len(f0_hz) * HOP_SAMPLES), generator=generator)
     with torch.inference_mode():
         converted = Vocoder()(harmonic, noise, torch.from_numpy(f0_hz[None]), hiss)[0]
     return np.asarray(converted.numpy(), np.float32)
+
+
+def fit_envelopes(
+    features: FeatureSequence, samples: FloatArray, steps: int = STEPS
+) -> tuple[Tensor, Tensor]:
+    """Fit the vocoder's envelopes to a recording.
+
+    Args:
+        features: of the recording, F frames, F at least 8.
+        samples: shape (T,), the recording, T at least F * 160.
+        steps: of gradient descent; the rate falls to a tenth along a cosine.
+
+    Returns:
+        log magnitudes of pulses and noise, shape (1, F, 80) each; the same for the same input.
+    """
+    vocoder = Vocoder()
+    length = len(features.f0_hz) * HOP_SAMPLES
+    wanted = torch.from_numpy(samples[None, :length])
+    f0_hz = torch.from_numpy(features.f0_hz[None])
+    harmonic, noise = envelopes(features.log_mel, features.f0_hz)
+    harmonic.requires_grad_()
+    noise.requires_grad_()
+    optimiser = torch.optim.Adam([harmonic, noise], _RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1), _RATE / 10.0)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        hiss = torch.randn((1, length), generator=generator)
+        optimiser.zero_grad()
+        loss = reconstruction_loss(vocoder(harmonic, noise, f0_hz, hiss), wanted).sum()
+        torch.autograd.backward(loss)
+        optimiser.step()
+        schedule.step()
+    return harmonic.detach(), noise.detach()
 
 
 def copy_by_vocoder(
@@ -70,22 +111,9 @@ def copy_by_vocoder(
     Returns:
         shape (F * 160,), float32, 16 kHz; the same for the same input.
     """
-    vocoder = Vocoder()
-    length = len(features.f0_hz) * HOP_SAMPLES
-    wanted = torch.from_numpy(samples[None, :length])
-    f0_hz = torch.from_numpy(features.f0_hz[None])
-    harmonic, noise = _envelopes(features.log_mel, features.f0_hz)
-    harmonic.requires_grad_()
-    noise.requires_grad_()
-    optimiser = torch.optim.Adam([harmonic, noise], _RATE)
+    harmonic, noise = fit_envelopes(features, samples, steps)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(steps):
-        hiss = torch.randn((1, length), generator=generator)
-        optimiser.zero_grad()
-        loss = reconstruction_loss(vocoder(harmonic, noise, f0_hz, hiss), wanted).sum()
-        torch.autograd.backward(loss)
-        optimiser.step()
+    hiss = torch.randn((1, len(features.f0_hz) * HOP_SAMPLES), generator=generator)
     with torch.inference_mode():
-        hiss = torch.randn((1, length), generator=generator)
-        copied = vocoder(harmonic, noise, f0_hz, hiss)[0]
+        copied = Vocoder()(harmonic, noise, torch.from_numpy(features.f0_hz[None]), hiss)[0]
     return np.asarray(copied.numpy(), np.float32)

@@ -133,6 +133,24 @@ def log_spectral_distance_db(reference: Values, test: Values) -> float:
     return float(DB_PER_NEPER * np.sqrt((gap**2).mean(1)).mean())
 
 
+def log_mel_distance_db(reference: Values, test: Values) -> float:
+    """Mean absolute difference of log-mels over all frames and bands.
+
+    Args:
+        reference: shape (F, K), natural logarithm of magnitudes.
+        test: the same shape.
+
+    Returns:
+        decibels, 0 for equal spectra.
+
+    Raises:
+        BadAudio: the shapes differ or are empty.
+    """
+    _same_shape(reference, test)
+    gap = np.asarray(reference, np.float64) - test
+    return float(DB_PER_NEPER * np.abs(gap).mean())
+
+
 def mel_cepstral_distortion_db(reference: Values, test: Values) -> float:
     """Mean over frames of 10 / ln 10 * sqrt(2 * sum over 24 of squared differences (Kubichek 1993).
 
@@ -233,6 +251,46 @@ def snr_db(reference: Values, test: Values) -> float:
     return float("inf") if noise == 0.0 else float(10.0 * np.log10(signal / noise))
 
 
+def rmse(reference: Values, test: Values) -> float:
+    """Root mean square of the difference of two waveforms.
+
+    Args:
+        reference: shape (T,).
+        test: the same shape.
+
+    Returns:
+        in units of full scale, 0 for equal signals.
+
+    Raises:
+        BadAudio: the shapes differ or are empty.
+    """
+    _same_shape(reference, test)
+    return float(np.sqrt(np.mean((np.asarray(reference, np.float64) - test) ** 2)))
+
+
+def spectral_correlation(reference: Values, test: Values) -> float:
+    """Mean over frames of the Pearson correlation of log spectra across bands.
+
+    Args:
+        reference: shape (F, K), logarithm of magnitudes.
+        test: the same shape.
+
+    Returns:
+        in [-1, 1], whatever the level; NaN where every frame is flat.
+
+    Raises:
+        BadAudio: the shapes differ or are empty.
+    """
+    _same_shape(reference, test)
+    a = np.asarray(reference, np.float64) - reference.mean(1, keepdims=True)
+    b = np.asarray(test, np.float64) - test.mean(1, keepdims=True)
+    scale = np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    told = scale > 1e-9
+    if not told.any():
+        return float("nan")
+    return float(((a * b).sum(1)[told] / scale[told]).mean())
+
+
 def real_time_factor(computed_s: float, duration_s: float) -> float:
     """Computing time over the duration of the speech; below 1 is faster than real time.
 
@@ -280,3 +338,34 @@ def bootstrap_over_speakers(
     chosen = np.random.default_rng(seed).integers(len(means), size=(draws, len(means)))
     low, high = np.quantile(means[chosen].mean(1), (0.025, 0.975))
     return Interval(float(means.mean()), float(low), float(high), len(means))
+
+
+def worst_decile(
+    values: dict[str, list[float]], *, low_is_worse: bool, draws: int = 500, seed: int = 0
+) -> Interval:
+    """Mean of the worst tenth of all values (at least one), resampling whole speakers.
+
+    Args:
+        values: each speaker's values; NaN values are left out.
+        low_is_worse: which end is the bad one.
+        draws: bootstrap samples.
+        seed: of the resampling.
+
+    Returns:
+        the interval; all NaN where no value is left.
+    """
+    sign = 1.0 if low_is_worse else -1.0
+    groups = [sign * np.array([v for v in group if not np.isnan(v)]) for group in values.values()]
+    groups = [group for group in groups if len(group)]
+    if not groups:
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
+
+    def lowest(chosen: list[NDArray[np.float64]]) -> float:
+        together = np.sort(np.concatenate(chosen))
+        return float(together[: max(1, len(together) // 10)].mean())
+
+    draw = np.random.default_rng(seed)
+    picks = draw.integers(len(groups), size=(draws, len(groups)))
+    found = [sign * lowest([groups[i] for i in pick]) for pick in picks]
+    low, high = np.quantile(found, (0.025, 0.975))
+    return Interval(sign * lowest(groups), float(low), float(high), len(groups))
