@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from chorister.client.onnx_dft import add_dft
 from chorister.client.onnx_graph import Graph
-from chorister.shared.types import FloatArray
 from chorister.shared.voice import features
 from chorister.shared.voice.frames import HOP_SAMPLES, hann
 from chorister.shared.voice.model import HIGHEST_PITCH_HZ, LOWEST_PITCH_HZ, SPREAD_RATIO_LIMITS
@@ -29,7 +29,8 @@ def add_log_mel(graph: Graph, samples: str) -> str:
     """`features.log_mel`: value of shape (F * 160,) to (F, 80)."""
     padded = graph("Pad", samples, graph.ints(_EDGE, _EDGE))
     padded = graph("Unsqueeze", padded, graph.ints(0, 1))
-    kernel = graph.constant(_windowed_basis().T[:, None])
+    kernel = graph("Transpose", _windowed_dft(graph), perm=[1, 0])
+    kernel = graph("Unsqueeze", kernel, graph.ints(1))
     spectrum = graph("Conv", padded, kernel, strides=[HOP_SAMPLES])
     spectrum = graph("Transpose", spectrum, perm=[0, 2, 1])
     return _mel_of(graph, graph("Squeeze", spectrum, graph.ints(0)))
@@ -38,14 +39,14 @@ def add_log_mel(graph: Graph, samples: str) -> str:
 def add_window_log_mel(graph: Graph, window: str) -> str:
     """The same for one frame's window: value of shape (400,) to (1, 80)."""
     row = graph("Unsqueeze", window, graph.ints(0))
-    return _mel_of(graph, graph("MatMul", row, graph.constant(_windowed_basis())))
+    return _mel_of(graph, graph("MatMul", row, _windowed_dft(graph)))
 
 
-def _windowed_basis() -> FloatArray:
+def _windowed_dft(graph: Graph) -> str:
     """From a window to real and imaginary parts of its transform, shape (400, 514)."""
-    basis = np.fft.rfft(np.eye(features.FFT_SAMPLES)[: features.WINDOW_SAMPLES], axis=1)
-    windowed = hann(features.WINDOW_SAMPLES).astype(np.float64)[:, None] * basis
-    return np.concatenate([windowed.real, windowed.imag], axis=1).astype(np.float32)
+    window = hann(features.WINDOW_SAMPLES).astype(np.float64)[:, None]
+    basis = add_dft(graph, features.WINDOW_SAMPLES)
+    return graph.cast(graph("Mul", basis, graph.constant(window)), np.float32)
 
 
 def _mel_of(graph: Graph, spectrum: str) -> str:

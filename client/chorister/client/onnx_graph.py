@@ -25,6 +25,10 @@ _TYPES = {
 }
 
 
+# From here on a constant is a table: worth a name, and to be kept once.
+_TABLE_VALUES = 64
+
+
 class Graph:
     """A graph under construction; its values are known by their names.
 
@@ -98,13 +102,21 @@ class Graph:
             self.nodes, self.name, self.inputs, self.outputs, initializer=self.initializers
         )
 
-    def include(self, model: onnx.ModelProto, feeds: Mapping[str, str], part: str) -> list[str]:
+    def include(
+        self,
+        model: onnx.ModelProto,
+        feeds: Mapping[str, str],
+        part: str,
+        known: Sequence[tuple[NDArray[Any], str]] = (),
+    ) -> list[str]:
         """Copy a model's graph into this one.
 
         Args:
             model: of the same opset; the names inside it get a prefix.
             feeds: which value of this graph feeds each input of that one.
-            part: names its weights: 'part/weight_1' and so on.
+            part: names its tables: 'part/NAME' where torch knows a name, else 'part/weight_1' and
+                so on.
+            known: tables that this graph has already, with the names of the values.
 
         Returns:
             names of its outputs in this graph.
@@ -118,15 +130,28 @@ class Graph:
         for node in inner.node:
             if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in node.attribute):
                 raise ValueError(f"a graph with a loop cannot be included: {node.op_type}")
-            names |= {name: self._new(node.op_type) for name in node.output if name}
-        for number, tensor in enumerate(inner.initializer, start=1):
-            names[tensor.name] = f"{part}/weight_{number}"
-        for tensor in inner.initializer:
+        tables = {tensor.name: tensor for tensor in inner.initializer}
+        constants = [node for node in inner.node if _is_table(node)]
+        tables |= {node.output[0]: node.attribute[0].t for node in constants}
+        # Torch writes a table once for every use.
+        written = [(table.tobytes(), name) for table, name in known]
+        for name, tensor in tables.items():
+            content = numpy_helper.to_array(tensor).tobytes()
+            same = [value for table, value in written if table == content]
+            if same:
+                names[name] = same[0]
+                continue
+            named = name in initialized and "::" not in name
+            names[name] = f"{part}/{name}" if named else f"{part}/weight_{len(written)}"
+            written.append((content, names[name]))
             copied = onnx.TensorProto()
             copied.CopyFrom(tensor)
-            copied.name = names[tensor.name]
+            copied.name = names[name]
             self.initializers.append(copied)
-        for node in inner.node:
+        nodes = [node for node in inner.node if not _is_table(node)]
+        for node in nodes:
+            names |= {name: self._new(node.op_type) for name in node.output if name}
+        for node in nodes:
             moved = onnx.NodeProto()
             moved.CopyFrom(node)
             moved.name = ""
@@ -154,3 +179,9 @@ class Graph:
     def _new(self, kind: str) -> str:
         self._made += 1
         return f"{self.name}/{kind}_{self._made}"
+
+
+def _is_table(node: onnx.NodeProto) -> bool:
+    if node.op_type != "Constant" or node.attribute[0].name != "value":
+        return False
+    return int(np.prod(node.attribute[0].t.dims)) >= _TABLE_VALUES
