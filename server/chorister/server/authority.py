@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from chorister.shared.enrolment import PossessionProof
+import sqlalchemy as sa
+
+from chorister.server.authority_db import AUTHORITY, DEVICES, TOKENS, Books
+from chorister.shared.enrolment import EnrolmentToken, PossessionProof
 from chorister.shared.errors import BadSignature, UsageError
-from chorister.shared.files import exclusive_lock, write_atomically
 from chorister.shared.randomness import Randomness
 from chorister.shared.signing import Certificate, SigningKey, VerifyKey
 
-CHALLENGE_LIFE_S = 24 * 3600
-FORMAT = 1
+TOKEN_LIFE_S = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,62 +24,105 @@ class Device:
 
     Attributes:
         device_id: its pseudonym.
-        not_after_s: when its newest certificate ends, Unix time.
+        enrolled_s: when it first got a certificate, Unix time.
+        not_after_s: when its newest certificate ends.
         revoked_s: when it was revoked, None if it was not.
     """
 
     device_id: str
+    enrolled_s: int
     not_after_s: int
     revoked_s: int | None = None
 
 
-@dataclass(slots=True)
-class _State:
-    devices: dict[str, Device]
-    challenges: dict[str, int]
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token that the authority gave out; what it says is not kept.
+
+    Attributes:
+        sha256: digest of its challenge.
+        expires_s: when it ends, Unix time.
+        used_s: when it was used, None if it was not.
+        device_id: by whom.
+    """
+
+    sha256: str
+    expires_s: int
+    used_s: int | None
+    device_id: str | None
 
 
 class Authority:
-    """Issues and revokes certificates; its books are one small file.
+    """Issues and revokes certificates, and keeps books of them.
 
     Args:
-        path: the file; its folder exists. It is created with the first change.
+        url: of the database; it is made with its first use.
         key: the authority's signing key, which every device pins the public half of.
         federation: the federation that it enrols for.
 
     Raises:
-        UsageError: the file is another federation's, or unreadable.
+        UsageError: the database is another authority's, or cannot be used.
     """
 
-    def __init__(self, path: Path, key: SigningKey, federation: str) -> None:
-        self._path = path
+    def __init__(self, url: str, key: SigningKey, federation: str) -> None:
         self._key = key
         self._federation = federation
-        self._load()
+        self._books = Books(url)
+        own = {"federation": federation, "authority_key": self.verify_key.raw.hex()}
+        with self._books.change() as books:
+            found = books.execute(sa.select(AUTHORITY)).mappings().all()
+            if not found:
+                books.execute(sa.insert(AUTHORITY).values(**own))
+        if found and [dict(row) for row in found] != [own]:
+            raise UsageError(
+                f"The authority's database is of federation '{federation}' and key "
+                f"{self.verify_key.name}.",
+                f"one of '{found[0]['federation']}' and another key or federation",
+                "Give each authority a database of its own.",
+            )
 
     @property
     def verify_key(self) -> VerifyKey:
         """The public key that devices and the server pin."""
         return self._key.verify_key()
 
-    def challenge(self, randomness: Randomness, now_s: int) -> bytes:
-        """Return 32 fresh bytes for one device to answer within a day."""
-        challenge = randomness.bytes(32)
-        with self._changing() as state:
-            state.challenges[challenge.hex()] = now_s + CHALLENGE_LIFE_S
-        return challenge
+    def token(
+        self, randomness: Randomness, now_s: int, *, life_s: int = TOKEN_LIFE_S
+    ) -> EnrolmentToken:
+        """Return a token that enrols one device, once.
+
+        Args:
+            randomness: of the challenge.
+            now_s: Unix time.
+            life_s: how long it is good for, above 0.
+
+        Raises:
+            UsageError: `life_s` is not above 0.
+        """
+        if life_s <= 0:
+            raise UsageError("A token lasts more than 0 s.", f"{life_s} s", "Choose a longer one.")
+        made = EnrolmentToken(
+            self._federation, self.verify_key, randomness.bytes(32), now_s + life_s
+        )
+        with self._books.change() as books:
+            books.execute(
+                sa.insert(TOKENS).values(
+                    challenge_sha256=_digest(made.challenge), expires_s=made.expires_s
+                )
+            )
+        return made
 
     def issue(self, proof: PossessionProof, *, now_s: int, life_s: int) -> Certificate:
         """Return a certificate for a device that proved to hold its key.
 
         Args:
-            proof: the answer to one of this authority's challenges, which is thereby used up.
+            proof: the answer to one of this authority's tokens, which is thereby used up.
             now_s: Unix time.
             life_s: how long the certificate lasts, above 0.
 
         Raises:
-            BadSignature: the proof does not verify, answers no open challenge, is for another
-                federation, or the device was revoked.
+            BadSignature: the proof does not verify, answers no open token, is for another
+                federation, or the device was revoked. The token is not used up then.
             UsageError: `life_s` is not above 0.
         """
         if life_s <= 0:
@@ -94,24 +137,24 @@ class Authority:
                 f"a proof for '{proof.federation}'",
                 "Give the device this federation's name.",
             )
-        with self._changing() as state:
-            if state.challenges.get(proof.challenge.hex(), -1) < now_s:
-                raise BadSignature(
-                    "A proof of possession answers an open challenge, once and within a day.",
-                    f"device {device_id} with a challenge that is used, expired or unknown",
-                    "Ask for a new challenge and answer that.",
+        device_key = proof.device_key.raw.hex()
+        with self._books.change() as books:
+            _use_token(books, proof, now_s)
+            known = books.execute(_device(device_id)).mappings().one_or_none()
+            if known is None:
+                books.execute(
+                    sa.insert(DEVICES).values(
+                        device_id=device_id, device_key=device_key, enrolled_s=now_s,
+                        not_after_s=now_s + life_s,
+                    )
+                )  # fmt: skip
+            else:
+                _check_same_device(known, device_key)
+                books.execute(
+                    sa.update(DEVICES)
+                    .where(DEVICES.c.device_id == device_id)
+                    .values(not_after_s=now_s + life_s)
                 )
-            known = state.devices.get(device_id)
-            if known is not None and known.revoked_s is not None:
-                raise BadSignature(
-                    "A revoked device key gets no new certificate.",
-                    f"device {device_id}, revoked at {known.revoked_s} (Unix time)",
-                    "Enrol with a new key.",
-                )
-            del state.challenges[proof.challenge.hex()]
-            # Expired challenges go with the next certificate, so that the file stays small.
-            state.challenges = {c: end for c, end in state.challenges.items() if end >= now_s}
-            state.devices[device_id] = Device(device_id, now_s + life_s)
         return Certificate.issue(self._key, proof.device_key, self._federation, now_s + life_s)
 
     def revoke(self, device_id: str, *, now_s: int) -> None:
@@ -120,58 +163,79 @@ class Authority:
         Raises:
             UsageError: no such device.
         """
-        with self._changing() as state:
-            device = state.devices.get(device_id)
-            if device is None:
+        with self._books.change() as books:
+            if books.execute(_device(device_id)).one_or_none() is None:
                 raise UsageError(
                     "Only a known device can be revoked.",
                     f"'{device_id}'",
-                    "See the list of devices.",
+                    "See `chorister authority list`.",
                 )
-            if device.revoked_s is None:
-                state.devices[device_id] = replace(device, revoked_s=now_s)
+            books.execute(
+                sa.update(DEVICES)
+                .where(DEVICES.c.device_id == device_id, DEVICES.c.revoked_s.is_(None))
+                .values(revoked_s=now_s)
+            )
 
     def devices(self) -> tuple[Device, ...]:
         """Return all devices, sorted by pseudonym."""
-        return tuple(sorted(self._load().devices.values(), key=lambda device: device.device_id))
+        query = sa.select(DEVICES).order_by(DEVICES.c.device_id)
+        with self._books.change() as books:
+            rows = books.execute(query).mappings().all()
+        return tuple(
+            Device(r["device_id"], r["enrolled_s"], r["not_after_s"], r["revoked_s"]) for r in rows
+        )
+
+    def tokens(self) -> tuple[Token, ...]:
+        """Return all tokens, those that end last first."""
+        query = sa.select(TOKENS).order_by(TOKENS.c.expires_s.desc(), TOKENS.c.challenge_sha256)
+        with self._books.change() as books:
+            rows = books.execute(query).mappings().all()
+        return tuple(
+            Token(r["challenge_sha256"], r["expires_s"], r["used_s"], r["device_id"]) for r in rows
+        )
 
     def revoked(self) -> frozenset[str]:
         """Return the pseudonyms that may take part in nothing."""
         return frozenset(d.device_id for d in self.devices() if d.revoked_s is not None)
 
-    @contextmanager
-    def _changing(self) -> Iterator[_State]:
-        with exclusive_lock(self._path.with_name(f".{self._path.name}.lock")):
-            state = self._load()
-            yield state
-            plain = {
-                "format": FORMAT,
-                "federation": self._federation,
-                "authority": self.verify_key.name,
-                "devices": [asdict(device) for device in state.devices.values()],
-                "challenges": state.challenges,
-            }
-            write_atomically(self._path, json.dumps(plain, indent=1).encode())
 
-    def _load(self) -> _State:
-        if not self._path.exists():
-            return _State({}, {})
-        try:
-            plain = json.loads(self._path.read_bytes())
-            named = (plain["format"], plain["federation"], plain["authority"])
-            devices = {d["device_id"]: Device(**d) for d in plain["devices"]}
-            challenges = {str(c): int(end) for c, end in plain["challenges"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UsageError(
-                "The authority's file lists its devices.",
-                f"{self._path.name} with something else in it",
-                "Restore it from a backup.",
-            ) from None
-        wanted = (FORMAT, self._federation, self.verify_key.name)
-        if named != wanted:
-            raise UsageError(
-                "The authority's file has format {}, federation '{}' and key {}.".format(*wanted),
-                "format {}, federation '{}' and key {}".format(*named),
-                "Give each authority a file of its own.",
-            )
-        return _State(devices, challenges)
+def _use_token(books: sa.Connection, proof: PossessionProof, now_s: int) -> None:
+    """Use a token up, in one statement: of two that come at once, one finds it used."""
+    done = books.execute(
+        sa.update(TOKENS)
+        .where(
+            TOKENS.c.challenge_sha256 == _digest(proof.challenge),
+            TOKENS.c.used_s.is_(None),
+            TOKENS.c.expires_s >= now_s,
+        )
+        .values(used_s=now_s, device_id=proof.device_key.name)
+    )
+    if done.rowcount != 1:
+        raise BadSignature(
+            "A proof of possession answers an open token, once and before it ends.",
+            f"device {proof.device_key.name} with a token that is used, expired or unknown",
+            "Ask the authority for a new token and answer that.",
+        )
+
+
+def _check_same_device(known: Mapping[Any, Any], device_key: str) -> None:
+    if known["revoked_s"] is not None:
+        raise BadSignature(
+            "A revoked device key gets no new certificate.",
+            f"device {known['device_id']}, revoked at {known['revoked_s']} (Unix time)",
+            "Enrol with a new key.",
+        )
+    if known["device_key"] != device_key:
+        raise BadSignature(
+            "A pseudonym is one device's.",
+            f"another key with the pseudonym {known['device_id']}",
+            "Enrol with a new key.",
+        )
+
+
+def _device(device_id: str) -> sa.Select[Any]:
+    return sa.select(DEVICES).where(DEVICES.c.device_id == device_id)
+
+
+def _digest(challenge: bytes) -> str:
+    return hashlib.sha256(challenge).hexdigest()

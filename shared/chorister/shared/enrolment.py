@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,8 @@ from chorister.shared.errors import BadMessage, BadSignature
 from chorister.shared.signing import Certificate, SigningKey, VerifyKey
 
 SIGNATURE_BYTES = 64
+TOKEN_PREFIX = "chorister-token-1."  # noqa: S105 (what a token begins with)
+_MAX_TOKEN = 1024
 POSSESSION = "chorister/1 proof of possession"
 WITHDRAWAL = "chorister/1 consent withdrawal"
 CONSENT_TOKEN = "chorister/1 consent token"  # noqa: S105 (a label, not a secret)
@@ -45,8 +48,96 @@ class PossessionProof:
         """
         self.device_key.verify(POSSESSION, self._body(), self.signature)
 
+    def to_bytes(self) -> bytes:
+        """Return the canonical bytes."""
+        return codec.encode(
+            {
+                "device_key": self.device_key.raw,
+                "federation": self.federation,
+                "challenge": self.challenge,
+                "signature": self.signature,
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> PossessionProof:
+        """Return the proof in canonical bytes; nothing is verified yet.
+
+        Raises:
+            BadMessage: it is not one.
+        """
+        kinds: dict[str, type] = {
+            "device_key": bytes, "federation": str, "challenge": bytes, "signature": bytes,
+        }  # fmt: skip
+        plain = _fields(codec.decode(data, max_bytes=1024), "A proof of possession", kinds)
+        return cls(
+            VerifyKey(plain["device_key"]),
+            plain["federation"],
+            plain["challenge"],
+            plain["signature"],
+        )
+
     def _body(self) -> bytes:
         return codec.encode({"federation": self.federation, "challenge": self.challenge})
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentToken:
+    """What the authority gives one speaker, by a way that both trust: it enrols one device, once.
+
+    Attributes:
+        federation: that it enrols for.
+        authority: the authority's public key, which the device pins from here on.
+        challenge: 32 random bytes, which the device's proof answers.
+        expires_s: Unix time.
+    """
+
+    federation: str
+    authority: VerifyKey
+    challenge: bytes
+    expires_s: int
+
+    def __repr__(self) -> str:
+        return f"EnrolmentToken({self.federation!r}, secret)"
+
+    def to_text(self) -> str:
+        """Return one line that can be sent and pasted."""
+        plain: codec.Plain = {
+            "federation": self.federation,
+            "authority": self.authority.raw,
+            "challenge": self.challenge,
+            "expires_s": self.expires_s,
+        }
+        return TOKEN_PREFIX + base64.urlsafe_b64encode(codec.encode(plain)).decode().rstrip("=")
+
+    @classmethod
+    def from_text(cls, text: str) -> EnrolmentToken:
+        """Return the token in a line.
+
+        Raises:
+            BadMessage: it is none, or was cut off.
+        """
+        kinds = {"federation": str, "authority": bytes, "challenge": bytes, "expires_s": int}
+        body = text.strip().removeprefix(TOKEN_PREFIX)
+        try:
+            data = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
+            if not text.strip().startswith(TOKEN_PREFIX) or len(body) > _MAX_TOKEN:
+                raise ValueError
+            plain = codec.fields(codec.decode(data), kinds, "A token")
+            if len(plain["authority"]) != 32 or len(plain["challenge"]) != 32:
+                raise ValueError
+        except (ValueError, BadMessage):
+            raise BadMessage(
+                f"A token is one line that begins with {TOKEN_PREFIX}",
+                "something else, or one that was cut off",
+                "Copy the whole line that the authority gave you.",
+            ) from None
+        return cls(
+            plain["federation"],
+            VerifyKey(plain["authority"]),
+            plain["challenge"],
+            plain["expires_s"],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from chorister.server.registry import Registry
 from chorister.shared import codec
 from chorister.shared.enrolment import PossessionProof
 from chorister.shared.privacy.ledger_file import LedgerFile, system_clock
+from chorister.shared.randomness import SystemRandomness
 from chorister.shared.signing import SigningKey
 from chorister.shared.types import Adapter
 from chorister.shared.voice import adapters
@@ -49,10 +50,9 @@ def enrol_devices(world: World, prepared_by: RunFolder | None = None) -> None:
         randomness = device_randomness(world.scenario, speaker)
         folder = world.folder.device(speaker.name)
         key = SigningKey(randomness.fork("identity").bytes(32))
-        challenge = authority.challenge(randomness.fork("challenge"), now_s)
-        certificate = authority.issue(
-            PossessionProof.make(key, federation, challenge), now_s=now_s, life_s=CERTIFICATE_LIFE_S
-        )
+        token = authority.token(SystemRandomness(), now_s)  # no result depends on it
+        proof = PossessionProof.make(key, federation, token.challenge)
+        certificate = authority.issue(proof, now_s=now_s, life_s=CERTIFICATE_LIFE_S)
         consent = give(
             key, controller=federation, purposes=("training", "conversion", "plain_export"),
             given_s=now_s, expires_s=now_s + CONSENT_LIFE_S, jurisdiction="simulation",
@@ -91,8 +91,8 @@ def open_vault(folder: Path, randomness: SimulatedRandomness) -> Vault:
 def open_authority(world: World) -> Authority:
     """Return the simulated enrolment authority."""
     key = authority_key(world.scenario)
-    path = made(world.folder.state) / "authority.json"
-    return Authority(path, key, world.scenario.federation.name)
+    path = made(world.folder.state).resolve() / "authority.db"
+    return Authority(f"sqlite:///{path}", key, world.scenario.federation.name)
 
 
 def open_ledger(world: World) -> LedgerFile:

@@ -1,10 +1,21 @@
-import json
+"""The authority's books, on SQLite and on PostgreSQL where that can be started."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from chorister.server.authority import CHALLENGE_LIFE_S, Authority
-from chorister.shared.enrolment import PossessionProof
-from chorister.shared.errors import BadSignature, UsageError
+from chorister.server.authority import TOKEN_LIFE_S, Authority
+from chorister.server.authority_db import HEAD, METADATA, Books
+from chorister.shared.enrolment import EnrolmentToken, PossessionProof
+from chorister.shared.errors import BadMessage, BadSignature, UsageError
 from chorister.shared.randomness import SystemRandomness
 from chorister.shared.signing import SigningKey
 
@@ -14,43 +25,131 @@ DEVICE = SigningKey(bytes(range(1, 33)))
 STRANGER = SigningKey(bytes(range(2, 34)))
 
 
+def _postgres_tools() -> Path | None:
+    found = shutil.which("initdb")
+    places = [Path(found).resolve().parent] if found else []
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((place for place in places if (place / "pg_ctl").exists()), None)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a PostgreSQL of our own, on a socket in a folder."""
+    pytest.importorskip("psycopg")
+    tools = _postgres_tools()
+    if tools is None:
+        pytest.skip("PostgreSQL is not installed")
+    # PostgreSQL refuses to run as root: then as the user that its package made.
+    as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+    folder = tmp_path_factory.mktemp("postgres", numbered=True)
+    if as_user:
+        if subprocess.run([*as_user, "true"], check=False, capture_output=True).returncode:
+            pytest.skip("there is no user postgres to run it as")
+        for place in (folder, *folder.parents[:2]):
+            place.chmod(0o755)
+        shutil.chown(folder, "postgres")
+    data = folder / "data"
+
+    def run(*command: str) -> None:
+        subprocess.run([*as_user, *command], check=True, capture_output=True, cwd="/")
+
+    run(str(tools / "initdb"), "-D", str(data), "-U", "tests", "-A", "trust", "--no-sync")
+    options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c fsync=off"
+    run(str(tools / "pg_ctl"), "-D", str(data), "-w", "-o", options, "-l", str(data / "log"),
+        "start")  # fmt: skip
+    try:
+        yield f"postgresql+psycopg://tests@/{{}}?host={folder}"
+    finally:
+        run(str(tools / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
+
+
+_numbers = iter(range(1000))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/authority.db"
+    address: str = request.getfixturevalue("postgres")
+    name = f"books{next(_numbers)}"
+    engine = sa.create_engine(address.format("postgres"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return address.format(name)
+
+
 @pytest.fixture
-def authority(tmp_path):
-    return Authority(tmp_path / "authority.json", AUTHORITY, "choir")
+def authority(url: str) -> Authority:
+    return Authority(url, AUTHORITY, "choir")
 
 
 def enrolled(authority, key=DEVICE):
-    proof = PossessionProof.make(key, "choir", authority.challenge(RANDOMNESS, 100))
+    token = authority.token(RANDOMNESS, 100)
+    proof = PossessionProof.make(key, "choir", token.challenge)
     return authority.issue(proof, now_s=100, life_s=1_000)
 
 
 def test_a_device_that_does_not_hold_its_key_gets_no_certificate(authority):
-    challenge = authority.challenge(RANDOMNESS, 100)
+    challenge = authority.token(RANDOMNESS, 100).challenge
     forged = PossessionProof.make(STRANGER, "choir", challenge)
     forged = PossessionProof(DEVICE.verify_key(), "choir", challenge, forged.signature)
     with pytest.raises(BadSignature, match="proof of possession"):
         authority.issue(forged, now_s=100, life_s=1_000)
     assert authority.devices() == ()
+    assert authority.tokens()[0].used_s is None
 
 
-def test_a_challenge_is_good_once_and_for_a_day_and_only_if_the_authority_made_it(authority):
-    challenge = authority.challenge(RANDOMNESS, 100)
-    late = PossessionProof.make(DEVICE, "choir", challenge)
+def test_a_token_is_good_once_and_for_a_day_and_only_if_the_authority_made_it(authority):
+    token = authority.token(RANDOMNESS, 100)
+    late = PossessionProof.make(DEVICE, "choir", token.challenge)
     with pytest.raises(BadSignature, match="used, expired or unknown"):
-        authority.issue(late, now_s=101 + CHALLENGE_LIFE_S, life_s=1_000)
-    authority.issue(late, now_s=100 + CHALLENGE_LIFE_S, life_s=1_000)
+        authority.issue(late, now_s=101 + TOKEN_LIFE_S, life_s=1_000)
+    authority.issue(late, now_s=100 + TOKEN_LIFE_S, life_s=1_000)
     with pytest.raises(BadSignature, match="used, expired or unknown"):
         authority.issue(late, now_s=101, life_s=1_000)
+    other = PossessionProof.make(STRANGER, "choir", token.challenge)
+    with pytest.raises(BadSignature, match="used, expired or unknown"):
+        authority.issue(other, now_s=101, life_s=1_000)
     with pytest.raises(BadSignature, match="used, expired or unknown"):
         authority.issue(
             PossessionProof.make(DEVICE, "choir", bytes(32)), now_s=101, life_s=1_000
         )  # fmt: skip
+    (used,) = authority.tokens()
+    assert (used.used_s, used.device_id) == (100 + TOKEN_LIFE_S, DEVICE.verify_key().name)
 
 
-def test_a_proof_for_another_federation_is_refused(authority):
-    proof = PossessionProof.make(DEVICE, "other", authority.challenge(RANDOMNESS, 100))
+def test_of_devices_that_come_with_one_token_at_once_one_is_enrolled(authority, url):
+    token = authority.token(RANDOMNESS, 100)
+    outcomes = []
+
+    def come(number):
+        key = SigningKey(bytes([number]) * 32)
+        proof = PossessionProof.make(key, "choir", token.challenge)
+        try:
+            Authority(url, AUTHORITY, "choir").issue(proof, now_s=101, life_s=10)
+            outcomes.append("enrolled")
+        except BadSignature:
+            outcomes.append("refused")
+
+    threads = [threading.Thread(target=come, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["enrolled", "refused", "refused", "refused"]
+    assert len(authority.devices()) == 1
+
+
+def test_a_proof_for_another_federation_is_refused_and_the_token_stays(authority):
+    token = authority.token(RANDOMNESS, 100)
+    proof = PossessionProof.make(DEVICE, "other", token.challenge)
     with pytest.raises(BadSignature, match="enrols for 'choir'"):
         authority.issue(proof, now_s=100, life_s=1_000)
+    authority.issue(
+        PossessionProof.make(DEVICE, "choir", token.challenge), now_s=100, life_s=1_000
+    )  # fmt: skip
 
 
 def test_the_certificate_is_the_authoritys_and_names_no_one(authority):
@@ -63,45 +162,104 @@ def test_the_certificate_is_the_authoritys_and_names_no_one(authority):
         certificate.check(AUTHORITY.verify_key(), "choir", 1_101)
 
 
-def test_a_revoked_device_stays_revoked_and_gets_no_new_certificate(authority, tmp_path):
+def test_a_revoked_device_stays_revoked_and_gets_no_new_certificate(authority, url):
     device_id = enrolled(authority).device_id
     authority.revoke(device_id, now_s=200)
     authority.revoke(device_id, now_s=300)
-    reopened = Authority(tmp_path / "authority.json", AUTHORITY, "choir")
+    reopened = Authority(url, AUTHORITY, "choir")
     assert reopened.revoked() == {device_id}
     assert reopened.devices()[0].revoked_s == 200
-    with pytest.raises(BadSignature, match="revoked device key"):
+    with pytest.raises(BadSignature, match="revoked at 200"):
         enrolled(reopened)
-    with pytest.raises(UsageError, match="known device"):
-        reopened.revoke("nobody", now_s=300)
+    # What was refused used nothing up.
+    assert [token.used_s for token in reopened.tokens()] == [None, 100]
 
 
-def test_a_certificate_that_lasts_no_time_is_refused(authority):
-    proof = PossessionProof.make(DEVICE, "choir", authority.challenge(RANDOMNESS, 100))
+def test_only_known_devices_can_be_revoked(authority):
+    with pytest.raises(UsageError, match="authority list"):
+        authority.revoke("f" * 16, now_s=1)
+
+
+def test_a_new_certificate_for_a_known_device_lasts_longer(authority):
+    enrolled(authority)
+    token = authority.token(RANDOMNESS, 500)
+    proof = PossessionProof.make(DEVICE, "choir", token.challenge)
+    authority.issue(proof, now_s=500, life_s=1_000)
+    (device,) = authority.devices()
+    assert (device.enrolled_s, device.not_after_s) == (100, 1_500)
+
+
+def test_nothing_lasts_no_time(authority):
     with pytest.raises(UsageError, match="more than 0 s"):
-        authority.issue(proof, now_s=100, life_s=0)
+        authority.token(RANDOMNESS, 1, life_s=0)
+    proof = PossessionProof.make(DEVICE, "choir", authority.token(RANDOMNESS, 1).challenge)
+    with pytest.raises(UsageError, match="more than 0 s"):
+        authority.issue(proof, now_s=1, life_s=0)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"format": 1}'])
-def test_a_damaged_file_is_refused(authority, tmp_path, content):
+def test_a_database_is_one_authoritys(authority, url):
+    with pytest.raises(UsageError, match="database of its own"):
+        Authority(url, AUTHORITY, "other")
+    with pytest.raises(UsageError, match="database of its own"):
+        Authority(url, STRANGER, "choir")
+
+
+def test_the_books_hold_no_secret(authority, url):
+    token = authority.token(RANDOMNESS, 100)
     enrolled(authority)
-    (tmp_path / "authority.json").write_bytes(content)
-    with pytest.raises(UsageError, match="something else"):
-        Authority(tmp_path / "authority.json", AUTHORITY, "choir")
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        rows = [str(list(connection.execute(sa.select(t)))) for t in METADATA.sorted_tables]
+    engine.dispose()
+    for secret in (AUTHORITY.secret_bytes(), DEVICE.secret_bytes(), token.challenge):
+        assert secret.hex() not in "".join(rows)
 
 
-def test_another_authoritys_file_is_refused(authority, tmp_path):
-    enrolled(authority)
-    with pytest.raises(UsageError, match="federation 'other'"):
-        Authority(tmp_path / "authority.json", AUTHORITY, "other")
-    with pytest.raises(UsageError, match=STRANGER.verify_key().name):
-        Authority(tmp_path / "authority.json", STRANGER, "choir")
+def test_the_migrations_make_the_tables_that_the_code_names(url):
+    Books(url)
+    Books(url)
+    engine = sa.create_engine(url)
+    found = sa.inspect(engine)
+    assert set(found.get_table_names()) == {*METADATA.tables, "alembic_version"}
+    for table in METADATA.sorted_tables:
+        columns = {
+            c["name"]: (str(c["type"]), c["nullable"]) for c in found.get_columns(table.name)
+        }
+        assert columns == {
+            c.name: (str(c.type.compile(engine.dialect)), bool(c.nullable)) for c in table.columns
+        }
+    with engine.begin() as connection:
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() == (
+            HEAD
+        )
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(UsageError, match="of version 9999"):
+        Books(url)
 
 
-def test_the_file_holds_no_secret_and_forgets_expired_challenges(authority, tmp_path):
-    authority.challenge(RANDOMNESS, 0)
-    proof = PossessionProof.make(DEVICE, "choir", authority.challenge(RANDOMNESS, 100_000))
-    authority.issue(proof, now_s=100_000, life_s=1)
-    content = (tmp_path / "authority.json").read_text()
-    assert AUTHORITY.secret_bytes().hex() not in content
-    assert json.loads(content)["challenges"] == {}
+@pytest.mark.parametrize(
+    "address",
+    ["", "nonsense", "oracle+none://x", "sqlite:////nowhere/at/all.db",
+     "postgresql+psycopg://u:hush@127.0.0.1:1/none"],
+)  # fmt: skip
+def test_an_address_that_leads_nowhere_is_said_without_its_password(address):
+    with pytest.raises(UsageError, match="authority's database") as refusal:
+        Books(address)
+    assert "hush" not in str(refusal.value)
+
+
+def test_a_token_survives_a_line_and_nothing_else_is_one():
+    token = EnrolmentToken("choir", AUTHORITY.verify_key(), bytes(range(32)), 5)
+    assert EnrolmentToken.from_text(f"  {token.to_text()}\n") == token
+    assert bytes(range(32)).hex() not in repr(token)
+    for text in ("", "chorister-token-1.", token.to_text()[:-3], token.to_text()[5:], "é" * 40):
+        with pytest.raises(BadMessage, match="one line that begins with"):
+            EnrolmentToken.from_text(text)
+
+
+def test_a_proof_survives_its_bytes():
+    proof = PossessionProof.make(DEVICE, "choir", bytes(32))
+    PossessionProof.from_bytes(proof.to_bytes()).check()
+    with pytest.raises(BadMessage):
+        PossessionProof.from_bytes(proof.to_bytes()[:-1])
