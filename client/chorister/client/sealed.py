@@ -32,6 +32,7 @@ from chorister.shared.files import write_atomically
 from chorister.shared.randomness import Randomness, SystemRandomness
 
 if TYPE_CHECKING:
+    from chorister.client.stream_voice import LiveVoice
     from chorister.client.voice import Voice
 
 MAGIC = b"chorister sealed voice 1\n"
@@ -220,6 +221,20 @@ def open_sealed(
     """
     from chorister.client.voice import Voice
 
+    return Voice(unsealed(home, path, purpose=purpose), path.name, threads=threads)
+
+
+def unsealed(home: Home, path: Path, *, purpose: Purpose = "conversion") -> bytes:
+    """Return the content of a sealed voice file, which is not to be written anywhere.
+
+    Args:
+        home: of the speaker.
+        path: of the file.
+        purpose: what it is wanted for.
+
+    Raises:
+        ConsentRefused, BadWeights: as `open_sealed`.
+    """
     head, nonce, front, sealed = _parse(path)
     home.require_in_use(purpose)
     item = _ITEM.format(head.voice)
@@ -245,11 +260,10 @@ def open_sealed(
             f"{path.name}, cut off or altered",
             "Copy it again from where it came, or export it again.",
         ) from None
-    voice = Voice(data, path.name, threads=threads)
     home.ledger.append(
         "conversion", voice=made.sha256, consent=permit.consent_sha256, purpose=purpose
     )
-    return voice
+    return data
 
 
 def open_any_voice(
@@ -276,6 +290,22 @@ def open_any_voice(
     from chorister.client.voice import open_voice
 
     return open_voice(path, threads=threads)
+
+
+def open_any_live_voice(
+    path: Path,
+    options: argparse.Namespace,
+    *,
+    purpose: Purpose = "conversion",
+    threads: int = 1,
+) -> LiveVoice:
+    """Return the live voice in a file; arguments and errors as of `open_any_voice`."""
+    from chorister.client.stream_voice import LiveVoice, open_live_voice
+
+    if is_sealed(path):
+        data = unsealed(homes.open_from(options), path, purpose=purpose)
+        return LiveVoice(data, path.name, threads=threads)
+    return open_live_voice(path, threads=threads)
 
 
 def _refused(home: Home, purpose: str, reason: str) -> ConsentRefused:

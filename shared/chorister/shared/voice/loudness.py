@@ -27,7 +27,7 @@ class LoudnessMeter:
     """Integrated, gated loudness of mono speech of any length, block by block."""
 
     def __init__(self) -> None:
-        self._state = np.zeros((len(_k_weighting()), 2))
+        self._state = np.zeros((len(k_weighting()), 2))
         self._rest = np.zeros(0)
         self._hops: list[float] = []
 
@@ -39,7 +39,7 @@ class LoudnessMeter:
         """
         if not len(samples):
             return
-        weighted, self._state = sosfilt(_k_weighting(), samples.astype(np.float64), zi=self._state)
+        weighted, self._state = sosfilt(k_weighting(), samples.astype(np.float64), zi=self._state)
         squares = np.concatenate([self._rest, np.square(weighted)])
         whole = len(squares) // _HOP * _HOP
         self._hops += squares[:whole].reshape(-1, _HOP).mean(axis=1).tolist()
@@ -85,7 +85,7 @@ def k_weighted(samples: FloatArray) -> FloatArray:
     Returns:
         shape (T,), float32.
     """
-    return np.asarray(sosfilt(_k_weighting(), samples.astype(np.float64)), np.float32)
+    return np.asarray(sosfilt(k_weighting(), samples.astype(np.float64)), np.float32)
 
 
 def match_level(samples: FloatArray, target_db: float = REPORT_LUFS) -> FloatArray:
@@ -113,7 +113,8 @@ def _power(lufs: float) -> float:
 
 
 @cache
-def _k_weighting() -> NDArray[np.float64]:
+def k_weighting() -> NDArray[np.float64]:
+    """The filter by which loudness weighs sound, in second-order sections: shape (2, 6)."""
     return np.stack([_high_shelf(1681.974, 3.99984, 0.70717), _high_pass(38.1355, 0.50033)])
 
 

@@ -1,0 +1,191 @@
+"""`chorister live`: from the microphone to the speaker in another voice, as it is spoken."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chorister.client.controls import LIMITS, Controls
+from chorister.client.home import add_vault_options
+from chorister.client.sealed import open_any_live_voice
+from chorister.shared.console import (
+    add_output_options,
+    apply_output_options,
+    print_json,
+    progress,
+    say,
+)
+from chorister.shared.errors import UsageError
+
+if TYPE_CHECKING:
+    from chorister.client.stream_voice import LiveVoice
+    from chorister.client.voice import SourceStatistics
+    from chorister.shared.types import FloatArray
+
+SUMMARY = "speak in another voice, live"
+_EXAMPLES = """examples:
+  chorister live --voice me-live.voice
+  chorister live --voice anna-live.onnx --calibrate me.wav --pitch -2
+  chorister live --voice anna-live.onnx --file me.wav out.wav
+  chorister live --voice anna-live.onnx --latency
+
+It listens to two seconds of your speech first, or takes them from --calibrate, and speaks from then
+on. Wear headphones: a microphone that hears the speaker howls. --file does the same with a
+recording, in the same chunks. Live voices are made by `chorister personalise --live FILE`."""
+_FRAME_MS = 10
+_MOST_CHUNK_MS = 200
+_MEASURED_STEPS = 300
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="chorister live",
+        description="Convert speech live: from the microphone to the speaker, or over a file.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--voice", type=Path, required=True, metavar="FILE", help="a live voice")
+    parser.add_argument(
+        "--file", type=Path, nargs=2, metavar=("IN", "OUT"), help="convert a recording instead"
+    )
+    parser.add_argument(
+        "--calibrate", type=Path, metavar="FILE", help="a recording of whoever speaks"
+    )
+    low, high = LIMITS["pitch_st"].low, LIMITS["pitch_st"].high
+    parser.add_argument(
+        "--pitch", type=float, default=0.0, metavar="ST", help=f"semitones up ({low:g} to {high:g})"
+    )
+    parser.add_argument(
+        "--chunk", type=int, default=_FRAME_MS, metavar="MS", help="10, 20, ... 200 (default 10)"
+    )
+    parser.add_argument("--latency", action="store_true", help="print every term of the delay")
+    parser.add_argument("--input", metavar="DEVICE", help="microphone: number or part of its name")
+    parser.add_argument("--output", metavar="DEVICE", help="speaker, likewise")
+    parser.add_argument("--seconds", type=float, metavar="S", help="stop after so long")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of onnxruntime")
+    add_vault_options(parser)
+    add_output_options(parser)
+    options = parser.parse_args(argv)
+    apply_output_options(options)
+    Controls(pitch_st=options.pitch)  # refuses what no voice can speak
+    if options.chunk % _FRAME_MS or not _FRAME_MS <= options.chunk <= _MOST_CHUNK_MS:
+        raise UsageError(
+            f"--chunk is a multiple of {_FRAME_MS} ms up to {_MOST_CHUNK_MS} ms.",
+            f"{options.chunk}",
+            "10 has the least delay; a slow machine needs 20 or more.",
+        )
+    if options.file is not None and not options.latency:
+        from chorister.client.convert import check_destination
+
+        check_destination(options.file[1], overwrite=options.overwrite)
+    voice = open_any_live_voice(options.voice, options, threads=max(options.threads, 1))
+    if options.latency:
+        return _latency(voice, options)
+    return _convert(voice, options) if options.file is not None else _speak(voice, options)
+
+
+def _statistics(options: argparse.Namespace) -> SourceStatistics | None:
+    from chorister.client.calibration import calibrate_from
+
+    return None if options.calibrate is None else calibrate_from(options.calibrate)
+
+
+def _latency(voice: LiveVoice, options: argparse.Namespace) -> int:
+    """Every term of the delay; computing is measured here and now."""
+    from chorister.client.live_speed import step_times_ms
+
+    latency = voice.latency(options.chunk // _FRAME_MS)
+    times_ms = step_times_ms(voice, _MEASURED_STEPS)
+    middle, slow = times_ms[len(times_ms) // 2], times_ms[len(times_ms) * 95 // 100]
+    chunk_frames = latency.chunk_frames
+    terms = latency.terms_ms()
+    known_ms = sum(terms.values())
+    for name, value in terms.items():
+        say(f"{name:12} {value:7.1f} ms")
+    say(f"{'sum':12} {known_ms:7.1f} ms")
+    say(f"{'compute':12} {middle * chunk_frames:7.1f} ms (one step in twenty takes more than"
+        f" {slow:.1f} ms)")  # fmt: skip
+    say(f"{'altogether':12} {known_ms + middle * chunk_frames:7.1f} ms, and the sound card's own")
+    say(f"real-time factor {middle / _FRAME_MS:.3f}")
+    if options.json:
+        print_json(
+            {
+                "terms_ms": terms,
+                "sum_ms": known_ms,
+                "compute_ms": middle * chunk_frames,
+                "step_95_percent_ms": slow,
+                "real_time_factor": middle / _FRAME_MS,
+            }
+        )
+    return 0
+
+
+def _convert(voice: LiveVoice, options: argparse.Namespace) -> int:
+    """The live path over a recording."""
+    from chorister.client.calibration import calibrate_from
+    from chorister.client.live_file import convert_file_live
+
+    source, destination = options.file
+    statistics = _statistics(options) or calibrate_from(source)
+    began = time.perf_counter()
+    with progress(f"Converting {source.name}", 100) as step:
+        seconds = convert_file_live(
+            voice,
+            statistics,
+            source,
+            destination,
+            chunk_frames=options.chunk // _FRAME_MS,
+            pitch_st=options.pitch,
+            on_percent=step,
+        )
+    took_s = time.perf_counter() - began
+    if options.json:
+        print_json({"output": str(destination), "seconds": seconds, "took_s": took_s})
+    say(f"{destination}: {seconds:.1f} s, converted in {took_s:.1f} s, {options.chunk} ms at once")
+    return 0
+
+
+def _speak(voice: LiveVoice, options: argparse.Namespace) -> int:
+    """Microphone to speaker, until interrupted."""
+    from chorister.client.live import LiveConverter
+    from chorister.client.live_sound import Devices, open_sound
+
+    converter = LiveConverter(voice, _statistics(options), pitch_st=options.pitch)
+    latency = voice.latency(options.chunk // _FRAME_MS)
+    devices = Devices(options.input, options.output)
+
+    def convert(block: FloatArray) -> FloatArray:
+        return converter.feed(block)
+
+    with open_sound(convert, latency.chunk_frames, devices) as sound:
+        model_ms = sum(latency.terms_ms().values())
+        say(f"Delay: {model_ms:.0f} ms of the model, {sound.latency_ms:.0f} ms of the sound card.")
+        if not converter.calibrated:
+            say("Speak: two seconds of your voice are needed first.")
+        for _ in _ticks(options.seconds):
+            if sound.failure is not None:
+                raise sound.failure
+            if converter.calibrated:
+                break
+        if converter.calibrated:
+            say("Calibrated. Ctrl-C ends it.")
+        for _ in _ticks(options.seconds):
+            if sound.failure is not None:
+                raise sound.failure
+        dropped = sound.dropped
+    if dropped:
+        say(f"{dropped} chunks came too late: try --chunk 20, or close other programs.")
+    return 0
+
+
+def _ticks(seconds: float | None) -> Iterator[None]:
+    """Every tenth of a second until the time is up, or for ever."""
+    end = None if seconds is None else time.monotonic() + seconds
+    while end is None or time.monotonic() < end:
+        time.sleep(0.1)
+        yield
