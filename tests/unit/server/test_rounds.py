@@ -81,3 +81,10 @@ def test_the_optimiser_belongs_to_the_version_that_it_made(tmp_path):
     assert np.array_equal(found.second, state.second)
     fresh = load_optimiser(tmp_path, "b" * 64, 3)
     assert not fresh.first.any()
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.45241870901797976, 1e-6])
+def test_the_clip_is_kept_with_its_version_to_the_last_bit(tmp_path, clip_norm):
+    save_optimiser(tmp_path, "a" * 64, OptimiserState(np.zeros(2), np.ones(2), clip_norm))
+    assert load_optimiser(tmp_path, "a" * 64, 2).clip_norm == clip_norm
+    assert load_optimiser(tmp_path, "b" * 64, 2).clip_norm is None

@@ -1,0 +1,100 @@
+"""Whatever bytes arrive around the aggregation: a message with one form, or an error of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cbor2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chorister.shared import codec
+from chorister.shared.errors import ChoristerError
+from chorister.shared.exchanges import (
+    CHALLENGE_BYTES,
+    Application,
+    Assignment,
+    Introduction,
+    Invitation,
+    RoundTask,
+)
+from chorister.shared.privacy.ledger import Checkpoint
+from chorister.shared.settings import SegmentPrivacy, TrainingTask
+from chorister.shared.signing import Certificate, SigningKey
+from chorister.shared.types import Adapter
+
+KEY = SigningKey(bytes(32))
+WITNESS = Checkpoint.sign(KEY, "a" * 64, 3, "b" * 64)
+TASK = RoundTask(training=TrainingTask(), segment_privacy=SegmentPrivacy())
+CERTIFICATE = Certificate.issue(KEY, KEY.verify_key(), "choir", 2_000_000_000)
+EXAMPLES: dict[str, bytes] = {
+    "introduction": Introduction.make(KEY, CERTIFICATE, bytes(CHALLENGE_BYTES)).to_bytes(),
+    "invitation": Invitation(b"terms", TASK, WITNESS).to_bytes(),
+    "application": Application(b"advertisement", b"token").to_bytes(),
+    "assignment": Assignment(b"inbox", Adapter(np.ones(3, np.float32), "spec")).to_bytes(),
+}
+DECODERS: dict[str, Callable[[bytes], Any]] = {
+    "introduction": Introduction.from_bytes,
+    "invitation": Invitation.from_bytes,
+    "application": Application.from_bytes,
+    "assignment": Assignment.from_bytes,
+}
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+SCALARS = (
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats() | st.text(max_size=70)
+    | st.binary(max_size=70)
+)  # fmt: skip
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner),
+    max_leaves=8,
+)
+
+
+def _try(name: str, data: bytes) -> None:
+    try:
+        DECODERS[name](data)
+    except ChoristerError as error:
+        assert len(str(error)) < 1000, "a peer chose too much of this error"
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_every_kind_has_an_example_that_decodes(name: str) -> None:
+    assert DECODERS[name](EXAMPLES[name]).to_bytes() == EXAMPLES[name]
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@QUICK
+@given(data=st.binary(max_size=200))
+def test_random_bytes(name: str, data: bytes) -> None:
+    _try(name, data)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@QUICK
+@given(data=st.data())
+def test_a_changed_byte(name: str, data: st.DataObject) -> None:
+    example = EXAMPLES[name]
+    at = data.draw(st.integers(0, len(example) - 1))
+    changed = example[:at] + bytes([data.draw(st.integers(0, 255))]) + example[at + 1 :]
+    _try(name, changed)
+    _try(name, changed[: data.draw(st.integers(0, len(changed)))])
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@QUICK
+@given(data=st.data())
+def test_a_field_of_another_value(name: str, data: st.DataObject) -> None:
+    """Replace one field, at the top or within a table, by anything that CBOR can say."""
+    plain = cbor2.loads(EXAMPLES[name])
+    table = plain
+    while True:
+        key = data.draw(st.sampled_from(sorted(table)))
+        if not isinstance(table[key], dict) or not table[key] or data.draw(st.booleans()):
+            break
+        table = table[key]
+    table[key] = data.draw(VALUES)
+    _try(name, codec.encode(plain))
