@@ -12,6 +12,7 @@ The enrolment set is not protected segment by segment, so it may be cleaned by l
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import uniform_filter
@@ -29,6 +30,10 @@ SILENT_SEGMENT_DBFS = -50.0
 TARGET_LUFS = -27.0
 LARGEST_GAIN_DB = 20.0
 
+# Enrolment, training, held out: which part the files of each six in turn belong to.
+_TURNS = (0, 1, 1, 0, 1, 2)
+_WHOLE_FILES = len(_TURNS)
+_GAP_SAMPLES = SAMPLE_RATE_HZ // 4
 _FFT = 512
 _NOISE_QUANTILE = 0.1
 _OVERSUBTRACTION = 2.0
@@ -82,6 +87,41 @@ def segments(
     return tuple(found)
 
 
+@dataclass(frozen=True, slots=True)
+class Divided:
+    """A speaker's recordings by what they are for; no sample is in two parts.
+
+    Attributes:
+        enrolment: conditions the model; protected as a whole, not segment by segment.
+        training: cut into protected segments.
+        held_out: judges what was learnt.
+    """
+
+    enrolment: tuple[Recording, ...]
+    training: tuple[Recording, ...]
+    held_out: tuple[Recording, ...]
+
+
+def divide(recordings: Sequence[Recording]) -> Divided:
+    """Divide a speaker's recordings: a third for enrolment, half to train on, a sixth held out.
+
+    Six files or more are divided as whole files, in turn; of fewer, each is cut into contiguous
+    stretches with 0.25 s between them. It follows from order, count and lengths alone.
+
+    Args:
+        recordings: of one speaker.
+    """
+    if len(recordings) >= _WHOLE_FILES:
+        part = [_TURNS[at % len(_TURNS)] for at in range(len(recordings))]
+        chosen = [
+            tuple(one for one, own in zip(recordings, part, strict=True) if own == wanted)
+            for wanted in range(3)
+        ]
+        return Divided(*chosen)
+    cuts = [_cut(one) for one in recordings]
+    return Divided(*(tuple(one[at] for one in cuts if len(one[at].samples)) for at in range(3)))
+
+
 def enrolment_gain(recordings: Sequence[Recording]) -> float:
     """The one gain that brings a speaker's enrolment set to the level that the base model knows.
 
@@ -128,6 +168,16 @@ def clean_enrolment(recording: Recording, *, denoise: bool = True, trim: bool = 
     if trim:
         samples = _trim(samples)
     return Recording(samples, recording.name)
+
+
+def _cut(recording: Recording) -> tuple[Recording, Recording, Recording]:
+    count, gap = len(recording.samples), _GAP_SAMPLES
+    first, second = count // 3, count * 5 // 6
+    stretches = ((0, first), (first + gap, second), (second + gap, count))
+    parts = [recording.samples[start : max(start, stop)].copy() for start, stop in stretches]
+    names = [f"{recording.name}/{name}" for name in ("enrolment", "training", "held out")]
+    one, two, three = (Recording(p, n) for p, n in zip(parts, names, strict=True))
+    return one, two, three
 
 
 def _starts(available: int, length: int) -> range:
