@@ -52,7 +52,9 @@ def main() -> None:
     parser.add_argument("--references", default="V3,V2", metavar="NAMES", help="of V1, V2, V3")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    profile = profile_from([Recording(generated(), "somebody")], load_speaker_encoder())
+    profile = profile_from(
+        [Recording(generated(), "somebody")], load_speaker_encoder(), load_base()
+    )
     voice = (
         open_voice(options.voice, threads=options.threads)
         if options.voice

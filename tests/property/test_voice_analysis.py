@@ -52,7 +52,10 @@ def test_moved_pitch_is_voiced_where_it_was_and_in_range(
     def of(median_hz: float, spread: float) -> SpeakerProfile:
         flat = np.ones(80, np.float32)
         vector = np.full(256, 1 / 16, np.float32)
-        return SpeakerProfile(vector, flat, flat, float(np.log(median_hz)), spread, 10.0)
+        sounds = flat[None]
+        return SpeakerProfile(
+            vector, flat, flat, float(np.log(median_hz)), spread, 10.0, sounds, sounds
+        )
 
     f0_hz = np.array([0.0, 62.0, source_hz, 460.0], np.float32)
     moved = move_pitch(f0_hz, of(source_hz, source_spread), of(target_hz, target_spread))

@@ -69,6 +69,8 @@ def _profile(rng: np.random.Generator) -> SpeakerProfile:
         5.0,
         0.2,
         9.0,
+        rng.normal(size=(30, 8)).astype(np.float32),
+        rng.normal(-4.0, 1.0, (30, 80)).astype(np.float32),
     )
 
 

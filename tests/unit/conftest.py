@@ -53,6 +53,8 @@ def a_profile(seed: int, median_hz: float = 210.0) -> SpeakerProfile:
         log_f0_median=float(np.log(median_hz)),
         log_f0_spread=0.2,
         seconds=30.0,
+        sounds_content=rng.normal(size=(40, 8)).astype(np.float32),
+        sounds_log_mel=rng.normal(-4.0, 1.0, (40, 80)).astype(np.float32),
     )
 
 

@@ -29,6 +29,7 @@ from chorister.client.onnx_controls import (
     add_pitch_at_times,
     add_time_map,
 )
+from chorister.client.onnx_dft import add_dft, add_inverse_dft
 from chorister.client.onnx_front import (
     add_given_or,
     add_log_mel,
@@ -46,7 +47,7 @@ from chorister.shared.voice.adapters import read_personal
 from chorister.shared.voice.frames import HOP_SAMPLES
 from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile
-from chorister.shared.voice.vocoder import Vocoder
+from chorister.shared.voice.vocoder import GRAIN_SAMPLES, Vocoder
 
 # Values whose names begin so are the base's and the adapters' weights: what is told apart by
 # precision. Those of the vocoder are fixed matrices.
@@ -208,7 +209,12 @@ def _voice_graph(model: VoiceModel, target: SpeakerProfile) -> Graph:
     hiss = add_hiss(graph, position, graph("Squeeze", count, graph.ints(0)))
     rows = (spoken_hz, hiss, phase_frame, phase_cycles)
     feeds = _feeds(graph, _VOCODER_INPUTS, rows) | {"harmonic": harmonic, "noise": noise}
-    speech, cycles = graph.include(_traced_vocoder(), feeds, _VOCODER)
+    module = _Vocoder()
+    known = (
+        (module.vocoder.forward_dft.numpy(), graph.cast(add_dft(graph, GRAIN_SAMPLES), np.float32)),
+        (module.vocoder.inverse_dft.numpy(), add_inverse_dft(graph)),
+    )
+    speech, cycles = graph.include(_traced_vocoder(module), feeds, _VOCODER, known)
     speech = graph("Slice", speech, graph.ints(0), at.samples, graph.ints(1))
     graph.output(speech, "converted", np.float32, [1, "T'"])
     graph.output(feeds["f0_hz"], "f0_hz", np.float32, [1, "F'"])
@@ -229,6 +235,8 @@ class _Network(nn.Module):
     """Encoder and decoder with the target's condition as a constant."""
 
     condition: Tensor
+    sounds_content: Tensor
+    sounds_log_mel: Tensor
 
     def __init__(self, model: VoiceModel, target: SpeakerProfile) -> None:
         super().__init__()
@@ -236,13 +244,17 @@ class _Network(nn.Module):
         rows = (target.vector, target.mel_mean, target.mel_std)
         vectors = (torch.from_numpy(np.array(row, np.float32))[None] for row in rows)
         self.register_buffer("condition", own.decoder.condition(*vectors))
+        for name in ("sounds_content", "sounds_log_mel"):
+            table = torch.from_numpy(np.array(getattr(target, name), np.float32))
+            self.register_buffer(name, table[None])
         self.encoder = own.encoder
         self.decoder = own.decoder
 
     def forward(self, log_mel: Tensor, f0_hz: Tensor, mel_mean: Tensor, mel_std: Tensor) -> Tensor:
         """Both envelopes side by side, harmonic first, shape (1, F, 160)."""
         content = self.encoder(log_mel, mel_mean, mel_std)
-        return torch.cat(self.decoder(content, f0_hz, self.condition), dim=2)
+        recalled = self.decoder.recall(content, self.sounds_content, self.sounds_log_mel)
+        return torch.cat(self.decoder(content, f0_hz, self.condition, recalled), dim=2)
 
 
 class _Vocoder(nn.Module):
@@ -284,7 +296,7 @@ def _traced_network(model: VoiceModel, target: SpeakerProfile) -> onnx.ModelProt
     return traced(_Network(model, target), example, ["envelopes"], ("log_mel", "f0_hz"))
 
 
-def _traced_vocoder() -> onnx.ModelProto:
+def _traced_vocoder(module: _Vocoder) -> onnx.ModelProto:
     frames = _EXAMPLE_FRAMES
     example = {
         "harmonic": torch.zeros(1, frames, MEL_BANDS),
@@ -295,7 +307,7 @@ def _traced_vocoder() -> onnx.ModelProto:
         "phase_cycles": torch.zeros(1, dtype=torch.float64),
     }
     moving = ("harmonic", "noise", "f0_hz", "hiss")
-    return traced(_Vocoder(), example, ["speech", "cycles"], moving)
+    return traced(module, example, ["speech", "cycles"], moving)
 
 
 def traced(

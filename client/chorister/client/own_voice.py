@@ -146,7 +146,7 @@ def make_own_voice(
         shared_sha256 = adapter_digest(adapter)
     gain = enrolment_gain(material.recordings)
     training, held_out = _split(level_by(recording, gain) for recording in material.recordings)
-    profile = profile_from(training, encoder)
+    profile = profile_from(training, encoder, model)
     result = personalise(
         model,
         segments(training),

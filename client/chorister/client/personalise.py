@@ -29,7 +29,7 @@ from chorister.shared.voice.batches import hiss_for, own_voice_batch, select
 from chorister.shared.voice.features import extract_features, log_mel
 from chorister.shared.voice.losses import SpectralLoss
 from chorister.shared.voice.model import VoiceBatch, VoiceModel
-from chorister.shared.voice.profile import Encoder, SpeakerProfile, profile_from
+from chorister.shared.voice.profile import Encoder, Listener, SpeakerProfile, profile_from
 
 _MAX_HELD_OUT = 12
 _MAX_PROBES = 6
@@ -154,7 +154,7 @@ def personalise(
         )
     settings = settings or PersonaliseSettings()
     began = time.monotonic()
-    judge = _Judge(list(held_out)[:_MAX_HELD_OUT], probes, profile, encoder)
+    judge = _Judge(list(held_out)[:_MAX_HELD_OUT], probes, profile, encoder, model)
     adapters.detach_personal(model)
     model.requires_grad_(False)
     before = judge.look(model)
@@ -217,7 +217,9 @@ class _Judge:
         probes: Sequence[Recording],
         profile: SpeakerProfile,
         encoder: Encoder,
+        listener: Listener,
     ) -> None:
+        self._listener = listener
         self._batch, self._targets = own_voice_batch(held_out, profile)
         self._hiss = hiss_for(self._batch, torch.Generator().manual_seed(_JUDGE_SEED))
         self._profile = profile
@@ -234,7 +236,7 @@ class _Judge:
 
     def _read(self, probe: Recording) -> tuple[FeatureSequence, SpeakerProfile]:
         part = Recording(probe.samples[:_PROBE_SAMPLES], probe.name)
-        return extract_features(part), profile_from([part], self._encoder)
+        return extract_features(part), profile_from([part], self._encoder, self._listener)
 
     def look(self, model: VoiceModel) -> _Seen:
         """Both figures."""
@@ -328,6 +330,7 @@ def _speak(model: VoiceModel, batch: VoiceBatch, content: Tensor, hiss: Tensor) 
     condition = model.decoder.condition(
         batch.target_vector, batch.target_mel_mean, batch.target_mel_std
     )
-    harmonic, noise = model.decoder(content, batch.f0_hz, condition)
+    recalled = model.decoder.recall(content, batch.sounds_content, batch.sounds_log_mel)
+    harmonic, noise = model.decoder(content, batch.f0_hz, condition, recalled)
     speech: Tensor = model.vocoder(harmonic, noise, batch.f0_hz, hiss)
     return speech

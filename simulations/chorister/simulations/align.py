@@ -130,7 +130,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the corpora")
     parser.add_argument("--cache", type=Path, required=True, help="folder for computed features")
     arguments = parser.parse_args(argv)
-    utterances = list_utterances(arguments.data, read_recipe(arguments.recipe).data.corpus())
+    listed = list_utterances(arguments.data, read_recipe(arguments.recipe).data.corpus())
+    # A synthetic speaker's labels follow from the original's.
+    utterances = tuple(one for one in listed if one.speed == 1.0)
     arguments.cache.mkdir(parents=True, exist_ok=True)
     done, skipped, without = _align_all(utterances, arguments.cache)
     say(f"labelled {done} utterances; skipped {skipped}; {without} have no transcript")

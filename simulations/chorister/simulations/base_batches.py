@@ -6,11 +6,13 @@ depend on the steps before it, so a killed run resumes with the order that it wo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.progress import track
 from torch import Tensor
 
 from chorister.shared.types import MEL_BANDS, FloatArray
@@ -23,6 +25,10 @@ _MOST_REFERENCES = 8
 _MEAN_JITTER = 0.1
 _SPREAD_JITTER = 0.05
 _SMALLEST_SPREAD = 0.02
+_TABLE_SIZES = (250, 500, 1000)
+# An utterance that has to be its own table leaves out what surrounds the example.
+_TABLE_MARGIN_FRAMES = 16
+_SMALLEST_TABLE = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,9 @@ class Batch:
         target_mean: shape (B, 80), statistics from other references.
         target_std: shape (B, 80).
         log_f0: shape (B, 2), median and spread of the speaker's log F0.
+        sounds_content: shape (B, K, C), what other frames of the speaker say; K is 0 in stages
+            that do without.
+        sounds_log_mel: shape (B, K, 80), how they sound.
     """
 
     wav: Tensor
@@ -90,6 +99,8 @@ class Batch:
     target_mean: Tensor
     target_std: Tensor
     log_f0: Tensor
+    sounds_content: Tensor
+    sounds_log_mel: Tensor
 
 
 def statistics_of(mel: FloatArray) -> Statistics:
@@ -154,6 +165,7 @@ class Batches:
         if teacher_vectors is not None:
             self._teacher_centroids = _centroids(teacher_vectors)
         self._log_f0 = [self._pitch(indices) for indices in self._of_speaker]
+        self._content: list[NDArray[np.float16]] | None = None
 
     def _pitch(self, indices: list[int]) -> tuple[float, float]:
         f0_hz = np.concatenate([self._speech[i].f0_hz for i in indices])
@@ -183,12 +195,19 @@ class Batches:
         """
         rng = np.random.default_rng([self._seed, stage, step])
         chosen = rng.choice(len(self._speech), size, p=self._chances)
-        rows = [self._example(self._speech[i], i, frames, largest_warp, rng) for i in chosen]
+        table = int(rng.choice(_TABLE_SIZES)) if self._content is not None else 0
+        rows = [self._example(self._speech[i], i, frames, largest_warp, rng, table) for i in chosen]
         columns = zip(*rows, strict=True)
         return Batch(*(torch.from_numpy(np.stack(column)) for column in columns))
 
     def _example(
-        self, one: Speech, index: int, frames: int, largest_warp: float, rng: np.random.Generator
+        self,
+        one: Speech,
+        index: int,
+        frames: int,
+        largest_warp: float,
+        rng: np.random.Generator,
+        table: int,
     ) -> tuple[NDArray[np.generic], ...]:
         start = int(rng.integers(max(len(one.f0_hz) - frames, 0) + 1))
         kept = slice(start, start + frames)
@@ -221,7 +240,45 @@ class Batches:
             target_mean,
             target_std,
             np.array(self._log_f0[one.speaker], np.float32),
+            *self._table(index, start, frames, table, rng),
         )
+
+    def listen(
+        self, content_of: Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
+    ) -> None:
+        """Gives every example a table of its speaker's other frames, from now on.
+
+        Args:
+            content_of: log-mel (F, 80) and its speaker's mean and spread (80,) to content (F, C);
+                it must not change any more.
+        """
+        statistics = self.speaker_statistics()
+        self._content = []
+        for one in track(self._speech, description="contents", transient=True):
+            mean, std = np.split(statistics[one.speaker], 2)
+            content = content_of(one.log_mel.astype(np.float32), mean, std)
+            self._content.append(content.astype(np.float16))
+
+    def _table(
+        self, index: int, start: int, frames: int, size: int, rng: np.random.Generator
+    ) -> tuple[FloatArray, FloatArray]:
+        """Content (K, C) and log-mel (K, 80) of frames drawn from one to eight other utterances."""
+        if self._content is None:
+            return np.zeros((0, 0), np.float32), np.zeros((0, MEL_BANDS), np.float32)
+        others = [i for i in self._of_speaker[self._speech[index].speaker] if i != index]
+        if others:
+            count = min(int(rng.integers(1, _MOST_REFERENCES + 1)), len(others))
+            parts = [(int(i), slice(None)) for i in rng.choice(others, count, replace=False)]
+        else:
+            before = max(start - _TABLE_MARGIN_FRAMES, 0)
+            after = start + frames + _TABLE_MARGIN_FRAMES
+            parts = [(index, slice(0, before)), (index, slice(after, None))]
+            if before + max(len(self._content[index]) - after, 0) < _SMALLEST_TABLE:
+                parts = [(index, slice(None))]
+        content = np.concatenate([self._content[i][kept] for i, kept in parts])
+        mel = np.concatenate([self._speech[i].log_mel[kept] for i, kept in parts])
+        rows = rng.choice(len(content), size, replace=len(content) < size)
+        return content[rows].astype(np.float32), mel[rows].astype(np.float32)
 
     def _reference_statistics(
         self, speaker: int, index: int, rng: np.random.Generator

@@ -10,11 +10,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 from numpy.typing import NDArray
 
 from chorister.shared.errors import BadCorpus
@@ -35,12 +36,15 @@ class Corpus:
         split: the list in it that may be trained on.
         speaker_folders: folders in LibriSpeech's form, SPEAKER/CHAPTER/*.opus or SPEAKER-*.opus.
         file_folders: folders of files whose speakers are unknown: each file is a speaker.
+        speeds: each makes another speaker of every one in `speaker_folders`, played that much
+            faster: pitch and formants move together, as with a smaller head.
     """
 
     split_file: str
     split: str
     speaker_folders: tuple[str, ...]
     file_folders: tuple[str, ...]
+    speeds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +56,14 @@ class Utterance:
         path: the audio file.
         folder: the corpus folder that it came from.
         transcript: what is said, where the corpus tells.
+        speed: 1 as recorded; else a synthetic speaker, the file played that much faster.
     """
 
     speaker: str
     path: Path
     folder: str
     transcript: str | None
+    speed: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +127,10 @@ def list_utterances(data: Path, corpus: Corpus) -> tuple[Utterance, ...]:
         for path in _audio_files(data, folder):
             speaker = path.stem.split("-")[0]
             if speaker in allowed:
-                found.append(Utterance(speaker, path, folder, texts.get(path.stem)))
+                text = texts.get(path.stem)
+                found.append(Utterance(speaker, path, folder, text))
+                for speed in corpus.speeds:
+                    found.append(Utterance(f"{speaker} x {speed}", path, folder, text, speed))
     for folder in corpus.file_folders:
         for path in _audio_files(data, folder):
             found.append(Utterance(f"{folder}/{path.stem}", path, folder, None))
@@ -132,6 +141,8 @@ def cache_name(utterance: Utterance, kind: str) -> str:
     """File name of a cached result: changes when the audio file or the analysis does."""
     size = utterance.path.stat().st_size
     key = f"{ANALYSIS_VERSION}\0{kind}\0{utterance.folder}/{utterance.path.name}\0{size}"
+    if utterance.speed != 1.0:
+        key += f"\0{utterance.speed}"
     return hashlib.sha256(key.encode()).hexdigest()[:24] + f".{kind}.npz"
 
 
@@ -161,6 +172,8 @@ def prepare(utterance: Utterance, cache: Path) -> Prepared:
                 f"{utterance.path} at {rate} Hz with shape {samples.shape}",
                 "Convert the corpus first.",
             )
+        if utterance.speed != 1.0:
+            samples = soxr.resample(samples, rate * utterance.speed, rate)
         samples = samples[: len(samples) // HOP_SAMPLES * HOP_SAMPLES]
         f0_hz = estimate_f0(samples.astype(np.float32) / 32768.0)
         write_cache(path, samples=samples, f0_hz=f0_hz)
@@ -168,10 +181,13 @@ def prepare(utterance: Utterance, cache: Path) -> Prepared:
 
 
 def _phones(utterance: Utterance, cache: Path, frames: int) -> NDArray[np.int8]:
-    path = cache / cache_name(utterance, "phones")
+    path = cache / cache_name(replace(utterance, speed=1.0), "phones")
     labels = np.full(frames, -1, np.int8)
     if path.exists():
         with np.load(path) as stored:
-            known = stored["phones"][:frames]
-            labels[: len(known)] = known
+            known = stored["phones"]
+        # Frame t of a faster copy is centred where this frame of the file is.
+        places = ((np.arange(frames) + 0.5) * utterance.speed).astype(np.int64)
+        inside = places < len(known)
+        labels[inside] = known[places[inside]]
     return labels

@@ -74,6 +74,7 @@ def load_batches(
     cache: Path,
     *,
     weights: dict[str, float],
+    synthetic_weight: float = 1.0,
     seed: int,
     namer: Namer,
     with_teacher: bool = False,
@@ -85,6 +86,7 @@ def load_batches(
         corpus: what to read.
         cache: folder of computed features, made if missing.
         weights: how often a second of a folder is drawn, by folder; 1 where not named.
+        synthetic_weight: the same for synthetic speakers, relative to the originals.
         seed: of the data order.
         namer: which encoder makes the speaker vectors.
         with_teacher: whether GE2E's centroids are needed as well.
@@ -124,7 +126,8 @@ def load_batches(
                 ready.f0_hz,
                 ready.phones,
                 statistics_of(mel),
-                weights.get(utterance.folder, 1.0),
+                weights.get(utterance.folder, 1.0)
+                * (1.0 if utterance.speed == 1.0 else synthetic_weight),
             )
         )
     return Batches(

@@ -33,11 +33,22 @@ class DataSettings(Settings):
     file_folders: tuple[str, ...] = ()
     weights: dict[str, Positive] = Field(default_factory=dict)
 
-    def corpus(self, *, held_out: bool = False) -> Corpus:
-        """The folders with the training or the held-out split."""
+    def corpus(self, *, held_out: bool = False, speeds: tuple[float, ...] = ()) -> Corpus:
+        """The folders with the training or the held-out split.
+
+        Args:
+            held_out: the held-out split, without `file_folders` and synthetic speakers.
+            speeds: of the synthetic speakers.
+        """
         if held_out:
             return Corpus(self.split_file, self.held_out_split, self.speaker_folders, ())
-        return Corpus(self.split_file, self.split, self.speaker_folders, self.file_folders)
+        return Corpus(
+            self.split_file,
+            self.split,
+            self.speaker_folders,
+            self.file_folders,
+            speeds,
+        )
 
 
 class SizeSettings(Settings):
@@ -63,6 +74,11 @@ class StageSettings(Settings):
         kind: `reconstruction`; `swapped`: that plus conversions to other speakers; `adversarial`:
             that plus two critics of whether speech is real.
         vectors: which encoder names the voices, `speaker` (ours) or `ge2e` (its teacher).
+        learn: `all`, or the `decoder` alone: the content then stays what it was, and every
+            example gets a table of its speaker's other frames to recall sounds from.
+        synthetic_speeds: each makes synthetic speakers of those in `speaker_folders`, played that
+            much faster.
+        synthetic_weight: how often a second of theirs is drawn, relative to the original.
         steps: optimiser steps.
         batch: examples a step.
         frames: length of an example in frames of 10 ms.
@@ -82,6 +98,9 @@ class StageSettings(Settings):
 
     kind: Literal["reconstruction", "swapped", "adversarial"]
     vectors: Literal["speaker", "ge2e"] = "speaker"
+    learn: Literal["all", "decoder"] = "all"
+    synthetic_speeds: tuple[Annotated[float, Field(ge=0.7, le=1.4)], ...] = ()
+    synthetic_weight: Positive = 0.5
     steps: Count
     batch: Count
     frames: Annotated[int, Field(ge=32)] = 160

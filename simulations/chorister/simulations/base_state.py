@@ -64,6 +64,7 @@ class Training:
 
     def _start_optimisers(self) -> None:
         stage = self.recipe.stages[min(self.stage, len(self.recipe.stages) - 1)]
+        self.trainee.model.encoder.requires_grad_(stage.learn == "all")
         self.optimiser = _adam(self.trainee, stage.learning_rate)
         self.critic_optimiser = _adam(self.critics, stage.critic_rate)
 

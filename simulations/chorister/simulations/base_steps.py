@@ -88,7 +88,7 @@ class Trainee(nn.Module):
         content = model.encoder(batch.log_mel, batch.source_mean, batch.source_std)
         noisy = with_noise(content, stage.content_noise, generator)
         condition = model.decoder.condition(batch.vector, batch.target_mean, batch.target_std)
-        envelopes = model.decoder(noisy, batch.f0_hz, condition)
+        envelopes = model.decoder(noisy, batch.f0_hz, condition, _recalled(model, noisy, batch))
         hiss = torch.randn(batch.wav.shape, generator=generator)
         wav = model.vocoder(*envelopes, batch.f0_hz, hiss)
         terms = {
@@ -139,7 +139,9 @@ class Trainee(nn.Module):
         mean, std = batch.target_mean.roll(1, 0), batch.target_std.roll(1, 0)
         f0_hz = swap_pitch(batch.f0_hz, batch.log_f0)
         condition = model.decoder.condition(batch.vector.roll(1, 0), mean, std)
-        wav: Tensor = model.vocoder(*model.decoder(noisy, f0_hz, condition), f0_hz, hiss)
+        recalled = _recalled(model, noisy, batch, of_next=True)
+        envelopes = model.decoder(noisy, f0_hz, condition, recalled)
+        wav: Tensor = model.vocoder(*envelopes, f0_hz, hiss)
         mel = self.log_mel(wav)
         again = model.encoder(mel, mean, std)
         own = _distance(judges.own(mel), batch.centroid)
@@ -154,6 +156,24 @@ class Trainee(nn.Module):
             )
             terms["residual"] = (stage.residual_weight, _residual(vectors, batch.teacher_centroid))
         return wav
+
+
+def _recalled(
+    model: VoiceModel, content: Tensor, batch: Batch, *, of_next: bool = False
+) -> Tensor | None:
+    """What the target's table holds for the content; None where the stage goes without one.
+
+    Args:
+        model: whose look-up it is.
+        content: shape (B, F, C).
+        batch: with its tables.
+        of_next: take the tables of the next examples' speakers.
+    """
+    if not batch.sounds_content.shape[1]:
+        return None
+    tables = (batch.sounds_content, batch.sounds_log_mel)
+    found: Tensor = model.decoder.recall(content, *(t.roll(1, 0) if of_next else t for t in tables))
+    return found
 
 
 def _distance(vectors: Tensor, centroids: Tensor) -> Tensor:
@@ -235,6 +255,7 @@ def validation_loss(trainee: Trainee, batches: list[Batch], seed: int) -> float:
         content = model.encoder(batch.plain_log_mel, batch.target_mean, batch.target_std)
         condition = model.decoder.condition(batch.vector, batch.target_mean, batch.target_std)
         hiss = torch.randn(batch.wav.shape, generator=generator)
-        wav = model.vocoder(*model.decoder(content, batch.f0_hz, condition), batch.f0_hz, hiss)
+        envelopes = model.decoder(content, batch.f0_hz, condition, _recalled(model, content, batch))
+        wav = model.vocoder(*envelopes, batch.f0_hz, hiss)
         total.append(trainee.spectral(wav, batch.wav).mean())
     return float(torch.stack(total).mean())

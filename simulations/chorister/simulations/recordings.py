@@ -13,6 +13,7 @@ from chorister.client.train import TrainingMaterial
 from chorister.client.vault import Vault
 from chorister.shared.console import progress
 from chorister.shared.errors import BadAudio, BadCorpus
+from chorister.shared.voice.base import load_base
 from chorister.shared.voice.profile import SpeakerProfile, profile_from
 from chorister.shared.voice.speaker import load_speaker_encoder
 from chorister.simulations.speakers import Skipped, Speaker, split_speaker
@@ -51,7 +52,8 @@ def load_profile(speaker: Speaker, vault: Vault) -> tuple[SpeakerProfile, float]
     pieces = split_speaker(speaker).enrolment[:PROFILE_RECORDINGS]
     recordings = speaker.read_all(pieces, Skipped())
     gain = enrolment_gain(recordings)
-    profile = profile_from([level_by(r, gain) for r in recordings], load_speaker_encoder())
+    levelled = [level_by(r, gain) for r in recordings]
+    profile = profile_from(levelled, load_speaker_encoder(), load_base())
     vault.put("gain", np.array([gain], dtype="<f8").tobytes())
     vault.put("profile", profile.to_bytes())
     return profile, gain

@@ -72,6 +72,8 @@ def envelope_loss(
 ) -> Tensor:
     """Mean absolute difference between both models' envelopes, nepers; a scalar.
 
+    Without what a target's table adds to them: both models look into the same one.
+
     The second half of the batch is spoken by the speakers of the first. The harmonic envelope
     counts where it is heard: in voiced frames.
 
@@ -86,10 +88,10 @@ def envelope_loss(
         f0_hz, vector, mean, std = _half_swapped(batch)
         rows = (batch.log_mel, batch.source_mean, batch.source_std)
         wanted = teacher.decoder(
-            teacher.encoder(*rows), f0_hz, teacher.decoder.condition(vector, mean, std)
+            teacher.encoder(*rows), f0_hz, teacher.decoder.condition(vector, mean, std), None
         )
         content = with_noise(student.encoder(*rows), content_noise, generator)
-    found = student.decoder(content, f0_hz, student.decoder.condition(vector, mean, std))
+    found = student.decoder(content, f0_hz, student.decoder.condition(vector, mean, std), None)
     kept = slice(_BEFORE_FRAMES, -_AFTER_FRAMES)
     voiced = (f0_hz > 0).to(f0_hz.dtype)[:, kept, None]
     harmonic: Tensor = (found[0] - wanted[0])[:, kept].abs() * voiced

@@ -42,12 +42,13 @@ def run(training: Training, data: Path, cache: Path, checkpoint_s: float) -> Non
     while training.stage < len(recipe.stages):
         stage = recipe.stages[training.stage]
         weights = dict(recipe.data.weights)
-        corpus = recipe.data.corpus()
+        corpus = recipe.data.corpus(speeds=stage.synthetic_speeds)
         batches = load_batches(
             data,
             corpus,
             cache,
             weights=weights,
+            synthetic_weight=stage.synthetic_weight,
             seed=recipe.seed,
             namer=stage.vectors,
             with_teacher=stage.teacher_weight > 0,
@@ -56,6 +57,9 @@ def run(training: Training, data: Path, cache: Path, checkpoint_s: float) -> Non
         held_out = load_batches(
             data, others, cache, weights={}, seed=recipe.seed, namer=stage.vectors
         )
+        if stage.learn == "decoder":
+            for one in (batches, held_out):
+                one.listen(training.trainee.model.content_of)
         checks = [held_out.draw(0, i, 8, stage.frames, 1.0) for i in range(_VALIDATION_BATCHES)]
         if fresh:
             training.set_statistics(batches)

@@ -61,7 +61,7 @@ def adapted_pair(
 
 def by_torch(model: VoiceModel, samples: FloatArray, target: SpeakerProfile) -> FloatArray:
     recording = Recording(samples, "x")
-    source = profile_from([recording], AnyVoice())
+    source = profile_from([recording], AnyVoice(), model)
     found = extract_features(recording)
     moved = FeatureSequence(found.log_mel, move_pitch(found.f0_hz, source, target))
     hiss = torch.from_numpy(hiss_at(0, len(samples)))[None]

@@ -13,6 +13,7 @@ import torch
 from chorister.shared.errors import BadCorpus, BadWeights, UsageError
 from chorister.shared.types import FloatArray, Recording
 from chorister.shared.voice.base import save_base
+from chorister.shared.voice.base import load_base
 from chorister.shared.voice.features import extract_features, log_mel
 from chorister.shared.voice.metrics import log_spectral_distance_db
 from chorister.shared.voice.model import ModelSettings, VoiceModel
@@ -173,10 +174,10 @@ def test_the_vocoder_copy_comes_close() -> None:
 
 def test_matching_statistics_reaches_the_targets() -> None:
     recordings = [[Recording(_speech(voice, s), "r") for s in range(3)] for voice in (0, 2)]
-    encoder = load_speaker_encoder()
-    source, target = (profile_from(one, encoder) for one in recordings)
+    encoder, model = load_speaker_encoder(), load_base()
+    source, target = (profile_from(one, encoder, model) for one in recordings)
     converted = match_statistics(extract_features(recordings[0][0]), source, target)
-    found = profile_from([Recording(converted, "r")], encoder)
+    found = profile_from([Recording(converted, "r")], encoder, model)
     assert found.log_f0_median == pytest.approx(target.log_f0_median, abs=0.06)
     before = np.abs(source.mel_mean - target.mel_mean).mean()
     assert np.abs(found.mel_mean - target.mel_mean).mean() < 0.6 * before

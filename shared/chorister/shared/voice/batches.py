@@ -15,6 +15,8 @@ from chorister.shared.voice.frames import HOP_SAMPLES
 from chorister.shared.voice.model import VoiceBatch, single_batch
 from chorister.shared.voice.profile import SpeakerProfile
 
+_TABLE = ("sounds_content", "sounds_log_mel")
+
 
 def own_voice_batch(
     segments: Sequence[Recording],
@@ -45,8 +47,14 @@ def own_voice_batch(
         )
     known = [extract_features(s) for s in segments] if features is None else features
     rows = [single_batch(one, profile, profile) for one in known]
+    # Views of one row: a table of sounds for every segment would fill the memory.
     batch = VoiceBatch(
-        *(torch.cat([getattr(row, name) for row in rows]) for name in VoiceBatch.__slots__)
+        *(
+            getattr(rows[0], name).expand(len(rows), -1, -1)
+            if name in _TABLE
+            else torch.cat([getattr(row, name) for row in rows])
+            for name in VoiceBatch.__slots__
+        )
     )
     samples = lengths.pop() // HOP_SAMPLES * HOP_SAMPLES
     return batch, torch.from_numpy(np.stack([s.samples[:samples] for s in segments]))

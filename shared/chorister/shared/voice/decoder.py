@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from chorister.shared.types import MEL_BANDS
 from chorister.shared.voice.blocks import Block
+from chorister.shared.voice.recall import Recall
 
 VECTOR_SIZE = 256
 CONDITION_SIZE = 128
@@ -120,6 +121,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.condition = SpeakerCondition()
+        self.recall = Recall()
         self.enter = nn.Linear(content + _PITCH_CHANNELS, width)
         self.blocks = nn.ModuleList(
             Block(width, kernel, expansion, CONDITION_SIZE, frames)
@@ -146,22 +148,38 @@ class Decoder(nn.Module):
         x: Tensor = self.enter(torch.cat([content, pitch_channels(f0_hz)], dim=2))
         return x
 
-    def forward(self, content: Tensor, f0_hz: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    def own_envelopes(self, hidden: Tensor, f0_hz: Tensor, recalled: Tensor | None) -> Tensor:
+        """Both envelopes without the shared adapter, side by side, shape (B, F, 160).
+
+        Args:
+            hidden: shape (B, F, width), from `hidden`.
+            f0_hz: shape (B, F), 0 where unvoiced.
+            recalled: as in `forward`.
+        """
+        envelopes: Tensor = self.leave(hidden)
+        return envelopes if recalled is None else self.recall.correct(envelopes, recalled, f0_hz)
+
+    def forward(
+        self, content: Tensor, f0_hz: Tensor, condition: Tensor, recalled: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Predicts the envelopes.
 
         Args:
             content: shape (B, F, content channels).
             f0_hz: shape (B, F), the pitch to speak with, 0 where unvoiced.
             condition: shape (B, 128), from `SpeakerCondition`.
+            recalled: shape (B, F, 80), from `Recall`; None where a training does without it.
 
         Returns:
             log magnitudes of the harmonic and of the noise filter, shape (B, F, 80) each.
         """
-        return self.envelopes(self.hidden(content, f0_hz, condition))
+        return self.envelopes(self.hidden(content, f0_hz, condition), f0_hz, recalled)
 
-    def envelopes(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Both envelopes, shape (B, F, 80) each, from the last hidden layer (B, F, width)."""
-        envelopes: Tensor = self.leave(hidden)
+    def envelopes(
+        self, hidden: Tensor, f0_hz: Tensor, recalled: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Both envelopes, shape (B, F, 80) each; arguments as of `own_envelopes`."""
+        envelopes = self.own_envelopes(hidden, f0_hz, recalled)
         if self.shared is not None:
             followed = (hidden - self.directions_mean) @ self.directions
             envelopes = envelopes + self.shared(followed)

@@ -75,6 +75,8 @@ class VoiceBatch:
         target_vector: shape (B, 256), unit norm.
         target_mel_mean: shape (B, 80), of the target speaker's enrolment.
         target_mel_std: shape (B, 80).
+        sounds_content: shape (B, K, content channels), what the target's table says.
+        sounds_log_mel: shape (B, K, 80), how it sounds.
     """
 
     log_mel: Tensor
@@ -84,6 +86,8 @@ class VoiceBatch:
     target_vector: Tensor
     target_mel_mean: Tensor
     target_mel_std: Tensor
+    sounds_content: Tensor
+    sounds_log_mel: Tensor
 
     def to(self, device: torch.device | str) -> VoiceBatch:
         """The same batch on another device."""
@@ -142,12 +146,38 @@ class VoiceModel(nn.Module):
         condition = self.decoder.condition(
             batch.target_vector, batch.target_mel_mean, batch.target_mel_std
         )
-        harmonic, noise = self.decoder(content, batch.f0_hz, condition)
+        recalled = self.decoder.recall(content, batch.sounds_content, batch.sounds_log_mel)
+        harmonic, noise = self.decoder(content, batch.f0_hz, condition, recalled)
         if hiss is None:
             shape = (content.shape[0], content.shape[1] * HOP_SAMPLES)
             hiss = torch.randn(shape, device=content.device)
         wav: Tensor = self.vocoder(harmonic, noise, batch.f0_hz, hiss)
         return wav
+
+    def content_of(
+        self, log_mel: FloatArray, mel_mean: FloatArray, mel_std: FloatArray
+    ) -> FloatArray:
+        """What one utterance says.
+
+        Args:
+            log_mel: shape (F, 80).
+            mel_mean: shape (80,), of its speaker's enrolment.
+            mel_std: shape (80,).
+
+        Returns:
+            shape (F, content channels), float32.
+        """
+        device = next(self.parameters()).device
+        rows = (
+            torch.from_numpy(np.array(row, np.float32))[None]
+            for row in (log_mel, mel_mean, mel_std)
+        )
+        was_training = self.training
+        self.eval()
+        with torch.inference_mode():
+            content = self.encoder(*(row.to(device) for row in rows))[0]
+        self.train(was_training)
+        return np.asarray(content.cpu().numpy(), np.float32)
 
     def convert(
         self,
@@ -199,5 +229,7 @@ def single_batch(
         target.vector,
         target.mel_mean,
         target.mel_std,
+        target.sounds_content,
+        target.sounds_log_mel,
     )
     return VoiceBatch(*(torch.from_numpy(np.array(row, np.float32))[None] for row in rows))

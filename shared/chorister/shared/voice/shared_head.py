@@ -76,5 +76,6 @@ def frozen_part(model: VoiceModel, batch: VoiceBatch) -> Frozen:
             batch.target_vector, batch.target_mel_mean, batch.target_mel_std
         )
         hidden = decoder.hidden(content, batch.f0_hz, condition)
+        recalled = decoder.recall(content, batch.sounds_content, batch.sounds_log_mel)
         followed = (hidden - decoder.directions_mean) @ decoder.directions
-        return Frozen(decoder.leave(hidden), followed, batch.f0_hz)
+        return Frozen(decoder.own_envelopes(hidden, batch.f0_hz, recalled), followed, batch.f0_hz)

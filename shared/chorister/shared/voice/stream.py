@@ -17,16 +17,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chorister.shared.types import SAMPLE_RATE_HZ
+from chorister.shared.types import SAMPLE_RATE_HZ, FloatArray
 from chorister.shared.voice.blocks import Block
 from chorister.shared.voice.decoder import Decoder
 from chorister.shared.voice.encoder import ContentEncoder
 from chorister.shared.voice.features import FFT_SAMPLES
 from chorister.shared.voice.frames import HOP_SAMPLES
 from chorister.shared.voice.model import VoiceModel
+from chorister.shared.voice.profile import SpeakerProfile
 from chorister.shared.voice.stream_weights import check_streams
 from chorister.shared.voice.vocoder import OVERLAP_HOPS, Vocoder, overlapped
 
@@ -59,16 +61,26 @@ class StreamNetwork(nn.Module):
 
     Args:
         model: a streaming model with its adapters attached.
-        condition: shape (1, 128), of the target, from `SpeakerCondition`.
+        target: whose voice it shall be.
         as_products: as in `Vocoder`.
 
     Raises:
         BadWeights: the model is no streaming model.
     """
 
-    def __init__(self, model: VoiceModel, condition: Tensor, *, as_products: bool = False) -> None:
+    sounds_content: Tensor
+    sounds_log_mel: Tensor
+
+    def __init__(
+        self, model: VoiceModel, target: SpeakerProfile, *, as_products: bool = False
+    ) -> None:
         super().__init__()
         check_streams(model, "model")
+        condition = model.decoder.condition(
+            _row(target.vector), _row(target.mel_mean), _row(target.mel_std)
+        )
+        self.register_buffer("sounds_content", _row(target.sounds_content))
+        self.register_buffer("sounds_log_mel", _row(target.sounds_log_mel))
         self.encoder = model.encoder
         self.decoder = model.decoder
         self.hearing = nn.ModuleList(_FoldedBlock(block, None) for block in _listed(model.encoder))
@@ -120,10 +132,12 @@ class StreamNetwork(nn.Module):
         time = frame + torch.arange(count)
         x = self.encoder.begin(log_mel, mel_mean, mel_std)[0]
         x, encoder = _through(self.hearing, x, state.encoder, time + self.look_ahead_frames)
-        content = self.encoder.finish(x)
-        x = self.decoder.begin(content[None], f0_hz[:, :-1])[0] * _heard(time)
+        content, spoken_hz = self.encoder.finish(x)[None], f0_hz[:, :-1]
+        x = self.decoder.begin(content, spoken_hz)[0] * _heard(time)
         x, decoder = _through(self.speaking, x, state.decoder, time)
-        harmonic, noise = self.decoder.envelopes(self.decoder.norm(x)[None])
+        recalled = self.decoder.recall(content, self.sounds_content, self.sounds_log_mel)
+        hidden = self.decoder.norm(x)[None]
+        harmonic, noise = self.decoder.envelopes(hidden, spoken_hz, recalled)
         pulses, cycles = self._pulses(f0_hz, state.cycles)
         grains = (_grains(state.pulses, pulses), _grains(state.hiss, hiss))
         frames = self.vocoder.grain_frames(harmonic, noise, *grains) * _heard(time)
@@ -149,6 +163,11 @@ class StreamNetwork(nn.Module):
         f0 = torch.cat([leaving, arriving], dim=2).flatten(1)
         cycles = torch.cumsum(f0.double() / SAMPLE_RATE_HZ, dim=1) + start_cycles.unsqueeze(1)
         return self.vocoder.pulse_train.pulses(f0, cycles), cycles[:, -1]
+
+
+def _row(values: FloatArray) -> Tensor:
+    """A batch of one."""
+    return torch.from_numpy(np.array(values, np.float32))[None]
 
 
 def _heard(time: Tensor) -> Tensor:
@@ -208,10 +227,9 @@ class _FoldedBlock(nn.Module):
         """The convolution, where all that it needs is there: (kernel - 1 + c, C) to (c, C)."""
         kernel = len(self.taps)
         if len(joined) == kernel:
-            summed: Tensor = (joined * self.taps).sum(dim=0, keepdim=True)
-        else:
-            summed = (joined.unfold(0, kernel, 1) * self.taps.T).sum(dim=2)
-        return summed + self.bias
+            return torch.sum(joined * self.taps, dim=0, keepdim=True) + self.bias
+        windows: Tensor = joined.unfold(0, kernel, 1)  # (c, C, kernel)
+        return torch.sum(windows * self.taps.T, dim=2) + self.bias
 
     def forward(self, joined: Tensor) -> Tensor:
         """c frames, and kernel - 1 before them, to c frames `ahead` frames earlier."""

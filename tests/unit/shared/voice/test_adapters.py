@@ -54,6 +54,8 @@ def batch_of(size: int) -> VoiceBatch:
         target_vector=noise(size, 256) / 16.0,
         target_mel_mean=noise(size, 80),
         target_mel_std=1.0 + noise(size, 80).abs(),
+        sounds_content=noise(size, 20, SMALL.content),
+        sounds_log_mel=noise(size, 20, 80) - 4.0,
     )
 
 

@@ -45,7 +45,9 @@ def speech() -> dict[str, list[Recording]]:
 def profiles(
     speech: dict[str, list[Recording]], encoder: SpeakerEncoder
 ) -> dict[str, SpeakerProfile]:
-    return {speaker: profile_from(speech[speaker][:4], encoder) for speaker in HELD_OUT}
+    return {
+        speaker: profile_from(speech[speaker][:4], encoder, load_base()) for speaker in HELD_OUT
+    }
 
 
 def test_the_shipped_weights_are_pinned_and_small(model: VoiceModel) -> None:

@@ -1,0 +1,74 @@
+"""What the target's own recordings sound like where they say the same.
+
+A decoder that knows a voice by one vector draws it towards the voices that it was trained on. Here
+every frame also looks into a table of the target's enrolment frames, by content, and the envelopes
+are moved towards the mean log-mel of those that say the same (as nearest-neighbour conversion does,
+Baas, van Niekerk and Kamper 2023, but as a correction to a decoder that knows what is between).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from chorister.shared.types import MEL_BANDS
+
+# Log-mel of the vocoder's two sources through a flat envelope of 0: 2.3 for white noise in every
+# band, and for pulses in the mean over pitches.
+SOURCE_LEVEL = 2.3
+_FIRST_SHARPNESS = 40.0
+_FIRST_SHARE = 0.6
+# The lowest bands hold single harmonics, whose place is the pitch's and not the voice's.
+_FIRST_BAND = 2.0
+_RAMP_BANDS = 8.0
+
+
+class Recall(nn.Module):
+    """Looks sounds up in a speaker's table and moves envelopes towards them.
+
+    `share` (80 values) says how far each band is moved, `sharpness` (its logarithm) how few frames
+    of the table count.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        ramp = (torch.arange(MEL_BANDS) - _FIRST_BAND) / _RAMP_BANDS
+        self.share = nn.Parameter(_FIRST_SHARE * ramp.clamp(0.0, 1.0))
+        self.sharpness = nn.Parameter(torch.tensor(math.log(_FIRST_SHARPNESS)))
+
+    def forward(self, content: Tensor, sounds_content: Tensor, sounds_log_mel: Tensor) -> Tensor:
+        """Looks up every frame.
+
+        Args:
+            content: shape (B, F, C), what is said.
+            sounds_content: shape (B, K, C), what the table's frames say.
+            sounds_log_mel: shape (B, K, 80), how the target sounds in them.
+
+        Returns:
+            shape (B, F, 80): the mean over the table, weighted by the softmax of the scaled
+            cosines of the contents.
+        """
+        asked = nn.functional.normalize(content, dim=2)
+        known = nn.functional.normalize(sounds_content, dim=2)
+        cosines = asked @ known.transpose(1, 2)
+        found: Tensor = (self.sharpness.exp() * cosines).softmax(dim=2) @ sounds_log_mel
+        return found
+
+    def correct(self, envelopes: Tensor, recalled: Tensor, f0_hz: Tensor) -> Tensor:
+        """Moves both envelopes by a share of what lies between their sound and the recalled one.
+
+        Args:
+            envelopes: shape (B, F, 160), log magnitudes of the harmonic and the noise filter.
+            recalled: shape (B, F, 80), log-mel.
+            f0_hz: shape (B, F), 0 where unvoiced.
+
+        Returns:
+            shape (B, F, 160).
+        """
+        harmonic, noise = envelopes.chunk(2, dim=2)
+        # Half the logarithm of the sum of both powers, from operators that ONNX has.
+        both = noise + 0.5 * nn.functional.softplus(2.0 * (harmonic - noise))
+        sound = SOURCE_LEVEL + torch.where(f0_hz.unsqueeze(2) > 0, both, noise)
+        return envelopes + (self.share * (recalled - sound)).repeat(1, 1, 2)

@@ -1,0 +1,54 @@
+"""Sounds looked up by content, and envelopes moved towards them."""
+
+from __future__ import annotations
+
+import torch
+
+from chorister.shared.voice.recall import Recall
+from chorister.shared.voice.torch_mel import LogMel
+from chorister.shared.voice.vocoder import Vocoder
+
+TABLE = torch.eye(4).unsqueeze(0)
+SOUNDS = torch.arange(4.0).reshape(1, 4, 1).expand(1, 4, 80)
+
+
+def test_a_frame_finds_the_sounds_that_say_the_same() -> None:
+    found = Recall()(7.0 * TABLE[:, [2, 0]], TABLE, SOUNDS)
+    assert torch.allclose(found[0, :, 0], torch.tensor([2.0, 0.0]), atol=1e-4)
+
+
+def test_what_lies_between_two_sounds_gets_their_mean() -> None:
+    between = (TABLE[:, :1] + TABLE[:, 3:]) / 2.0
+    assert torch.allclose(Recall()(between, TABLE, SOUNDS), torch.full((1, 1, 80), 1.5), atol=1e-3)
+
+
+def test_the_order_of_the_table_does_not_matter() -> None:
+    content, order = torch.randn(1, 5, 4), torch.tensor([3, 1, 0, 2])
+    recall = Recall()
+    turned = recall(content, TABLE[:, order], SOUNDS[:, order])
+    assert torch.allclose(recall(content, TABLE, SOUNDS), turned, atol=1e-5)
+
+
+def test_the_lowest_bands_are_left_alone_and_no_share_changes_nothing() -> None:
+    recall, envelopes = Recall(), torch.randn(1, 6, 160)
+    moved = recall.correct(envelopes, torch.zeros(1, 6, 80), torch.full((1, 6), 120.0))
+    assert torch.equal(moved[:, :, [0, 1, 80, 81]], envelopes[:, :, [0, 1, 80, 81]])
+    assert not torch.equal(moved, envelopes)
+    with torch.no_grad():
+        recall.share.zero_()
+    still = recall.correct(envelopes, torch.zeros(1, 6, 80), torch.full((1, 6), 120.0))
+    assert torch.equal(still, envelopes)
+
+
+def test_a_whole_share_makes_noise_sound_as_recalled() -> None:
+    recall, frames = Recall(), 60
+    with torch.no_grad():
+        recall.share.fill_(1.0)
+    wanted = (-3.0 - 0.02 * torch.arange(80.0)).expand(1, frames, 80)
+    f0_hz = torch.zeros(1, frames)
+    envelopes = recall.correct(torch.full((1, frames, 160), -6.0), wanted, f0_hz)
+    hiss = torch.randn((1, frames * 160), generator=torch.Generator().manual_seed(1))
+    wav = Vocoder()(*envelopes.chunk(2, dim=2), f0_hz, hiss)
+    heard = LogMel()(wav)[0, 5:-5].mean(dim=0)
+    # The mean of a logarithm of noise lies below the logarithm of its mean.
+    assert (heard - wanted[0, 0]).abs().max() < 0.25
