@@ -236,7 +236,9 @@ def _explain(cls: type[BaseModel], error: ValidationError, where: str) -> BadSet
 
 def _known_keys(cls: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
+        if part.isdecimal():  # the place in an array of tables
+            continue
         annotation = cls.model_fields[part].annotation
-        kinds = (annotation, *get_args(annotation))  # a table, or a table or nothing
+        kinds = (annotation, *get_args(annotation))  # a table, a table or nothing, or several
         cls = next(k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel))
     return sorted(cls.model_fields)

@@ -172,7 +172,13 @@ def test_the_rate_warms_up_and_ends_at_a_twentieth(corpus: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [("seed = 4", "sede = 4"), ("frames = 32", "frames = 3"), ('"adversarial"', '"wishful"')],
+    [
+        ("seed = 4", "sede = 4"),
+        ("frames = 32", "frames = 3"),
+        ('"adversarial"', '"wishful"'),
+        ("warm_up = 2", "warmup = 2"),
+        ("encoder_width = 8", "width = 8"),
+    ],
 )
 def test_a_recipe_with_an_unknown_key_or_value_is_refused(
     corpus: Path, change: tuple[str, str]
