@@ -82,6 +82,11 @@ class Authority:
             )
 
     @property
+    def federation(self) -> str:
+        """The federation that it enrols for."""
+        return self._federation
+
+    @property
     def verify_key(self) -> VerifyKey:
         """The public key that devices and the server pin."""
         return self._key.verify_key()

@@ -167,6 +167,19 @@ class Certificate:
             plain["signature"],
         )
 
+    def to_bytes(self) -> bytes:
+        """Return the canonical bytes."""
+        return codec.encode(self.to_plain())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Certificate:
+        """Return the certificate in canonical bytes; nothing is verified yet.
+
+        Raises:
+            BadMessage: it is not one.
+        """
+        return cls.from_plain(codec.decode(data, max_bytes=1024))
+
     def _body(self) -> bytes:
         return codec.encode(
             {
