@@ -137,6 +137,17 @@ def list_utterances(data: Path, corpus: Corpus) -> tuple[Utterance, ...]:
     return tuple(found)
 
 
+def known_speakers(data: Path, corpus: Corpus) -> frozenset[str]:
+    """Labels of the speakers of `speaker_folders`; files of unknown speakers have none.
+
+    Raises:
+        BadCorpus: as `list_utterances`.
+    """
+    listed = list_utterances(data, corpus)
+    folders = frozenset(corpus.speaker_folders)
+    return frozenset(u.speaker for u in listed if u.speed == 1.0 and u.folder in folders)
+
+
 def cache_name(utterance: Utterance, kind: str) -> str:
     """File name of a cached result: changes when the audio file or the analysis does."""
     size = utterance.path.stat().st_size

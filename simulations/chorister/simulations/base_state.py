@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import math
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -147,11 +148,12 @@ class Training:
         """Where the weights after a stage are kept."""
         return self.out / f"stage{stage + 1}.safetensors"
 
-    def finish_stage(self, batches: Batches) -> None:
+    def finish_stage(self, batches: Batches, trained_on: Collection[str]) -> None:
         """Writes the weights of the stage and moves on to the next with fresh optimisers.
 
         Args:
             batches: of the stage; draws that no step made give the shared adapter's directions.
+            trained_on: labels of the speakers, for the weights file.
         """
         steps = self.recipe.stages[self.stage].steps
         drawn = [
@@ -159,7 +161,7 @@ class Training:
             for i in range(_DIRECTION_BATCHES)
         ]
         set_directions(self.average, drawn)
-        save_base(self.average, self.stage_path(self.stage))
+        save_base(self.average, self.stage_path(self.stage), trained_on=trained_on)
         self.stage += 1
         self.first_validation = None
         self.step = 0

@@ -17,6 +17,7 @@ from rich.progress import Progress
 
 from chorister.shared.console import say
 from chorister.simulations.base_batches import Batch, Batches
+from chorister.simulations.base_data import known_speakers
 from chorister.simulations.base_load import load_batches
 from chorister.simulations.base_recipe import StageSettings, read_recipe
 from chorister.simulations.base_state import Training, load_judges
@@ -65,7 +66,7 @@ def run(training: Training, data: Path, cache: Path, checkpoint_s: float) -> Non
             training.set_statistics(batches)
             fresh = False
         _run_stage(training, stage, batches, checks, checkpoint_s)
-        training.finish_stage(batches)
+        training.finish_stage(batches, known_speakers(data, corpus))
         training.save()
 
 

@@ -12,9 +12,16 @@ import torch
 from safetensors.torch import load_file
 
 from chorister.shared.errors import BadCorpus, BadSettings, BadWeights
-from chorister.shared.voice.base import load_base
+from chorister.shared.voice.base import load_base, trained_on
 from chorister.simulations import base_state, train_base
 from chorister.simulations.base_batches import Batches, warp_matrix
+from chorister.simulations.base_data import (
+    cache_name,
+    known_speakers,
+    list_utterances,
+    prepare,
+    write_cache,
+)
 from chorister.simulations.base_load import load_batches
 from chorister.simulations.base_recipe import read_recipe
 from chorister.simulations.base_state import Training, learning_rate
@@ -210,3 +217,66 @@ def test_the_shipped_recipe_reads() -> None:
     recipe = read_recipe(path)
     assert recipe.data.split == "base"
     assert recipe.data.held_out_split == "base_held_out"
+
+
+DECODER_STAGE = """
+[[stages]]
+kind = "swapped"
+learn = "decoder"
+synthetic_speeds = [0.9]
+steps = 3
+batch = 3
+frames = 32
+learning_rate = 1e-2
+warm_up = 0
+speaker_weight = 1.0
+cycle_weight = 0.2
+"""
+
+
+def test_a_stage_for_the_decoder_leaves_the_content_as_it_was(corpus: Path) -> None:
+    first = RECIPE.split("[[stages]]")
+    recipe = "[[stages]]".join(first[:2]) + DECODER_STAGE
+    (corpus / "recipe.toml").write_text(recipe)
+    assert run(corpus, "out") == 0
+    before, after = (load_file(corpus / "out" / f"stage{n}.safetensors") for n in (1, 2))
+    for name, value in before.items():
+        if name.startswith("encoder."):
+            assert torch.equal(value, after[name])
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {"decoder.enter.weight", "decoder.recall.share", "decoder.recall.sharpness"} <= moved
+    assert trained_on(corpus / "out" / "stage2.safetensors") == {"11", "12"}
+
+
+def test_a_table_holds_other_frames_of_the_same_speaker(corpus: Path) -> None:
+    batches = batches_of(corpus)
+    assert batches.draw(0, 0, 4, 32, 1.0).sounds_content.shape[1] == 0
+    batches.listen(lambda mel, mean, std: ((mel - mean) / std)[:, :3])
+    drawn = batches.draw(0, 0, 4, 32, 1.0)
+    assert drawn.sounds_content.shape[2] == 3
+    assert drawn.sounds_log_mel.shape == (*drawn.sounds_content.shape[:2], 80)
+    speakers = batches.speaker_statistics()[:, :80]
+    for row in range(4):
+        near = np.abs(speakers - drawn.sounds_log_mel[row].numpy().mean(axis=0)).mean(axis=1)
+        own = np.abs(speakers - drawn.target_mean[row].numpy()).mean(axis=1)
+        assert near.argmin() == own.argmin()
+        known = {frame.tobytes() for frame in drawn.plain_log_mel[row].numpy()}
+        assert not any(frame.tobytes() in known for frame in drawn.sounds_log_mel[row].numpy())
+
+
+def test_a_synthetic_speaker_is_a_faster_copy_with_its_labels(corpus: Path) -> None:
+    data, cache = corpus / "data", corpus / "cache"
+    cache.mkdir()
+    plain = read_recipe(corpus / "recipe.toml").data
+    listed = list_utterances(data, plain.corpus(speeds=(1.25,)))
+    assert [one.speed for one in listed[:2]] == [1.0, 1.25]
+    assert len({one.speaker for one in listed}) == 4
+    original, fast = listed[:2]
+    labels = np.repeat(np.arange(10, dtype=np.int8), 10)
+    write_cache(cache / cache_name(original, "phones"), phones=labels)
+    slow_ready, fast_ready = prepare(original, cache), prepare(fast, cache)
+    assert len(fast_ready.f0_hz) == 80
+    assert (fast_ready.phones == np.repeat(np.arange(10), 8)).all()
+    pitches = [np.median(one.f0_hz[one.f0_hz > 0]) for one in (slow_ready, fast_ready)]
+    assert pitches[1] / pitches[0] == pytest.approx(1.25, rel=0.01)
+    assert known_speakers(data, plain.corpus(speeds=(1.25,))) == {"11", "12"}
