@@ -69,10 +69,10 @@ def test_the_split_is_flowers_too() -> None:
         terms = rehearsal_terms(20, 50, noise_multiplier=1.3, bit_share=share)
         noise = math.sqrt(terms.min_honest * terms.client_variance)
         sigma_b = noise / (2 * terms.bit_steps)
-        z_delta, _ = compute_adaptive_noise_params(noise / terms.sensitivity, 20, sigma_b)
+        _, z_delta = compute_adaptive_noise_params(noise / terms.sensitivity, 20, sigma_b)
         assert noise / math.sqrt(terms.norm_bound) == pytest.approx(z_delta, rel=1e-9)
     # The paper's own choice, sigma_b = 100 / 20 for 100 devices, takes a share of one hundredth.
-    z_delta, sigma_b = compute_adaptive_noise_params(1.0, 100, None)
+    sigma_b, z_delta = compute_adaptive_noise_params(1.0, 100, None)
     assert (2 * sigma_b) ** -2 == pytest.approx(0.01)
     assert z_delta == pytest.approx((1 - 0.01) ** -0.5)
 
