@@ -275,10 +275,7 @@ class _Step(nn.Module):
     def __init__(self, model: VoiceModel, target: SpeakerProfile) -> None:
         super().__init__()
         own = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
-        rows = (target.vector, target.mel_mean, target.mel_std)
-        vectors = (torch.from_numpy(np.array(row, np.float32))[None] for row in rows)
-        condition = own.decoder.condition(*vectors)
-        self.network = StreamNetwork(own, condition, as_products=True)
+        self.network = StreamNetwork(own, target, as_products=True)
         self.look_ahead_frames = self.network.look_ahead_frames
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:

@@ -76,7 +76,7 @@ class StreamLevel:
         rising = (np.arange(HOP_SAMPLES) + 1.0) / HOP_SAMPLES
         curve = self._factor + (gain - self._factor) * rising
         self._factor = gain
-        return soft_limit(speech * curve)
+        return soft_limit((speech * curve).astype(np.float32))
 
     def _mean_power(self) -> float:
         """Mean power of the source's speech so far, with what it began with."""

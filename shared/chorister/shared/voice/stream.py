@@ -227,9 +227,10 @@ class _FoldedBlock(nn.Module):
         """The convolution, where all that it needs is there: (kernel - 1 + c, C) to (c, C)."""
         kernel = len(self.taps)
         if len(joined) == kernel:
-            return torch.sum(joined * self.taps, dim=0, keepdim=True) + self.bias
-        windows: Tensor = joined.unfold(0, kernel, 1)  # (c, C, kernel)
-        return torch.sum(windows * self.taps.T, dim=2) + self.bias
+            filtered: Tensor = (joined * self.taps).sum(dim=0, keepdim=True)
+        else:
+            filtered = (joined.unfold(0, kernel, 1) * self.taps.T).sum(dim=2)
+        return filtered + self.bias
 
     def forward(self, joined: Tensor) -> Tensor:
         """c frames, and kernel - 1 before them, to c frames `ahead` frames earlier."""
@@ -245,7 +246,8 @@ class _FoldedBlock(nn.Module):
 def _gelu(x: Tensor) -> Tensor:
     """GELU in its tanh form, written out: onnxruntime makes one operator of just these steps."""
     cubic = x + 0.044715 * torch.pow(x, 3.0)
-    return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * cubic))
+    y: Tensor = 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * cubic))
+    return y
 
 
 def _listed(part: ContentEncoder | Decoder) -> list[Block]:
