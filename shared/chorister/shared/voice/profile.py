@@ -56,7 +56,8 @@ class SpeakerProfile:
         log_f0_median: median of the natural logarithm of F0 in Hz over voiced frames.
         log_f0_spread: interquartile range of the same / 1.349, at least 0.02.
         seconds: how much audio it was computed from.
-        sounds_content: shape (K, C), float32, what up to 2 000 frames of the enrolment say.
+        sounds_content: shape (K, C), float32, what up to 2 000 frames of the enrolment say, sorted
+            so that their order in time is lost.
         sounds_log_mel: shape (K, 80), float32, their log-mel.
     """
 
@@ -170,6 +171,9 @@ def profile_from(
     log_mel = np.concatenate([feature.log_mel for feature in features])
     content = [listener.content_of(one.log_mel, mel_mean, mel_std) for one in features]
     kept = np.linspace(0, len(log_mel) - 1, min(len(log_mel), MOST_SOUNDS)).round().astype(int)
+    said, sounding = np.concatenate(content)[kept], log_mel[kept]
+    # Sorted by what they say: the table does not tell in which order it was said.
+    order = np.lexsort(said.T)
     return SpeakerProfile(
         vector=(mean_vector / np.linalg.norm(mean_vector)).astype(np.float32),
         mel_mean=mel_mean,
@@ -177,6 +181,6 @@ def profile_from(
         log_f0_median=float(median),
         log_f0_spread=max(float(high - low) / QUARTILES_TO_SIGMA, SMALLEST_SPREAD),
         seconds=sum(recording.duration_s for recording in recordings),
-        sounds_content=np.concatenate(content)[kept],
-        sounds_log_mel=np.asarray(log_mel[kept], np.float32),
+        sounds_content=said[order],
+        sounds_log_mel=np.asarray(sounding[order], np.float32),
     )

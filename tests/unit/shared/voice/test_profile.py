@@ -45,6 +45,8 @@ def test_a_profile_measures_pitch_and_time() -> None:
     assert np.exp(profile.log_f0_median) == pytest.approx(120.0, rel=0.01)
     assert 0.02 < profile.log_f0_spread < 0.08
     assert profile.seconds == pytest.approx(3.0)
+    assert np.linalg.norm(profile.vector) == pytest.approx(1.0, abs=1e-5)
+    assert profile.mel_mean.shape == profile.mel_std.shape == (80,)
 
 
 def test_the_table_says_what_its_frames_sound_like() -> None:
@@ -58,10 +60,17 @@ def test_a_long_enrolment_keeps_frames_of_all_of_it() -> None:
     many = [Recording(voice(120.0, 15.0, 0.1 * (k + 1)), f"{k}") for k in range(2)]
     profile = profile_from(many, LevelEncoder(), BandListener())
     assert profile.sounds_log_mel.shape == (MOST_SOUNDS, 80)
-    quiet, loud = np.split(profile.sounds_log_mel.mean(axis=1), 2)
+    levels = np.sort(profile.sounds_log_mel.mean(axis=1))
+    quiet, loud = np.split(levels, 2)
     assert np.median(loud) - np.median(quiet) == pytest.approx(np.log(2.0), abs=0.05)
-    assert np.linalg.norm(profile.vector) == pytest.approx(1.0, abs=1e-5)
-    assert profile.mel_mean.shape == profile.mel_std.shape == (80,)
+
+
+def test_the_table_does_not_tell_in_which_order_it_was_said() -> None:
+    one, two = recordings()
+    turned = Recording(two.samples[::-1].copy(), "turned")
+    there = profile_from([one, turned], LevelEncoder(), BandListener())
+    back = profile_from([turned, one], LevelEncoder(), BandListener())
+    assert np.allclose(there.sounds_log_mel, back.sounds_log_mel, atol=1e-4)
 
 
 def test_pauses_do_not_count() -> None:
