@@ -33,7 +33,7 @@ CONSENT = "consent"
 CERTIFICATE = "certificate"
 PROFILE = "profile"
 PERSONAL_ADAPTER = "personal-adapter"
-EXPORTS = "exports"
+PERSONAL_PROFILE = "personal-profile"  # of all recordings, where PROFILE is of those set apart
 RECORDING = "recording-{:04d}"
 STATEMENT = "statement"
 

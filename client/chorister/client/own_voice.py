@@ -10,8 +10,9 @@ from safetensors.numpy import save
 
 from chorister.client import consent
 from chorister.client.adapter_file import attach_adapter
+from chorister.client.enrol import enrolled_recordings
 from chorister.client.export import Origin, build_voice, export_voice
-from chorister.client.home import PERSONAL_ADAPTER, PROFILE, Home
+from chorister.client.home import PERSONAL_ADAPTER, PERSONAL_PROFILE, Home
 from chorister.client.personal_privacy import PersonalPrivacy
 from chorister.client.personalise import (
     Personalised,
@@ -89,12 +90,24 @@ def read_own_recordings(paths: Sequence[Path]) -> Material:
             recordings.append(load_recording(file))
         except BadAudio as error:
             skipped.append(error)
-    material = Material(tuple(recordings), tuple(skipped))
+    return _enough(Material(tuple(recordings), tuple(skipped)), f"{len(files)} files")
+
+
+def enrolled_material(home: Home) -> Material:
+    """Returns the recordings that were enrolled in a vault.
+
+    Raises:
+        BadCorpus: none, or less than 12 s.
+    """
+    return _enough(Material(enrolled_recordings(home), ()), f"the vault {home.folder}")
+
+
+def _enough(material: Material, where: str) -> Material:
     if material.seconds < LEAST_S:
-        reasons = f" ({skipped[0]})" if skipped else ""
+        reasons = f" ({material.skipped[0]})" if material.skipped else ""
         raise BadCorpus(
             f"A voice is personalised from at least {LEAST_S:.0f} s of speech.",
-            f"{material.seconds:.1f} s in {len(recordings)} usable of {len(files)} files{reasons}",
+            f"{material.seconds:.1f} s in {len(material.recordings)} usable of {where}{reasons}",
             "Record a minute or more, in files of a sentence or two.",
         )
     return material
@@ -160,7 +173,7 @@ def make_own_voice(
         privacy=privacy,
         on_step=on_step,
     )
-    home.vault.put(PROFILE, profile.to_bytes(), "features")
+    home.vault.put(PERSONAL_PROFILE, profile.to_bytes(), "features")
     home.vault.put(PERSONAL_ADAPTER, _personal(model), "adapter")
     origin = Origin(base_sha256, shared_sha256, home.device.name)
     if plain:

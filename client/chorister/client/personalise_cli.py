@@ -26,6 +26,7 @@ from chorister.shared.errors import ConsentRefused, UsageError
 SUMMARY = "make a voice file from recordings of your own voice"
 _EXAMPLES = """examples:
   chorister personalise recordings/ --out me.voice --own-voice
+  chorister personalise --out me.voice                          after `chorister enrol`
   chorister convert talk.mp3 talk-as-me.wav --voice me.voice
   chorister personalise recordings/ --out me.voice --adapter OUT/adapters/DIGEST.safetensors
   chorister personalise recordings/ --out me.onnx --own-voice --plain
@@ -47,7 +48,11 @@ def main(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "recordings", nargs="+", type=Path, metavar="RECORDINGS", help="audio files or folders"
+        "recordings",
+        nargs="*",
+        type=Path,
+        metavar="RECORDINGS",
+        help="audio files or folders; those that were enrolled if none are named",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="voice file to write"
@@ -103,7 +108,12 @@ def main(argv: Sequence[str]) -> int:
 
 def _personalise(options: argparse.Namespace) -> int:
     from chorister.client.adapter_file import read_adapter
-    from chorister.client.own_voice import give_own_consent, make_own_voice, read_own_recordings
+    from chorister.client.own_voice import (
+        enrolled_material,
+        give_own_consent,
+        make_own_voice,
+        read_own_recordings,
+    )
     from chorister.client.personal_privacy import PersonalPrivacy
     from chorister.client.personalise import PersonaliseSettings
     from chorister.shared.privacy.segment_level import segment_figure
@@ -125,10 +135,12 @@ def _personalise(options: argparse.Namespace) -> int:
         wanted = SegmentPrivacy.parse({"noise_multiplier": options.noise}, "the command line")
         privacy = PersonalPrivacy(wanted, SystemRandomness())
     adapter = read_adapter(options.adapter) if options.adapter else None
-    material = read_own_recordings(options.recordings)
+    # What cannot be read is found before a vault is made.
+    named = read_own_recordings(options.recordings) if options.recordings else None
+    home = open_or_create_from(options)
+    material = named or enrolled_material(home)
     for error in material.skipped:
         complain(f"skipped: {error}")
-    home = open_or_create_from(options)
     if options.own_voice and home.consent is None:
         home = give_own_consent(home, plain=options.plain)
     model = load_base(options.base)

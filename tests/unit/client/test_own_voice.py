@@ -111,7 +111,7 @@ def test_a_folder_of_recordings_becomes_a_voice(
     assert card.shared_adapter_sha256 == adapter.stem
     assert bool(card.personal_adapter_sha256) == printed["kept"]
     assert card.target == mine.consent.subject
-    SpeakerProfile.from_bytes(mine.vault.get("profile"))
+    SpeakerProfile.from_bytes(mine.vault.get("personal-profile"))
     lines = (mine.folder / "ledger.jsonl").read_text().splitlines()
     assert [json.loads(line)["kind"] for line in lines] == [
         "genesis", "consent", "consent", "consent", "export", "consent", "conversion",
