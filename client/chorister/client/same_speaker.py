@@ -22,7 +22,7 @@ STATEMENT_LIMIT = 0.928
 # finds the stray file; who the speaker is was settled by the statement.
 RECORDING_LIMIT = 0.88
 # The two halves into which all speech falls apart most clearly: one speaker's are still alike.
-CONSISTENCY_LIMIT = 0.8
+CONSISTENCY_LIMIT = 0.84
 _BLOCK_WINDOWS = 4
 _ROUNDS = 8
 # A smaller part than this is an odd noise, not a second speaker.
