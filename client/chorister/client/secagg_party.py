@@ -167,7 +167,7 @@ class Party:
         sealing, binding = AgreementKey(bytes(secret.sealing)), self._binding(peers.roster)
         entries, agreed = [], {}
         for holder in peers.chosen:
-            agreed[holder] = sealing.agree(peers.sealing[holder])
+            agreed[holder] = _agree(sealing, peers.sealing[holder])
             key = binding.sealing_key(
                 agreed[holder], peers.identities[own], peers.identities[holder]
             )
@@ -209,7 +209,7 @@ class Party:
         for peer in neighbours:
             low, high = sorted((peers.own, peer))
             seed = binding.mask_seed(
-                masking.agree(peers.masking[peer]), peers.identities[low], peers.identities[high]
+                _agree(masking, peers.masking[peer]), peers.identities[low], peers.identities[high]
             )
             if peers.own == low:
                 total.add_mask(seed)
@@ -336,7 +336,8 @@ class Party:
         held: dict[int, bytes] = {}
         unreadable = []
         for sender, sealed in inbox.shares:
-            agreed = self._state.secrets.agreed.get(sender) or sealing.agree(peers.sealing[sender])
+            agreed = self._state.secrets.agreed.get(sender)
+            agreed = agreed or _agree(sealing, peers.sealing[sender])
             key = binding.sealing_key(agreed, peers.identities[sender], peers.identities[peers.own])
             try:
                 held[sender] = open_sealed(key, sealed)
@@ -358,6 +359,21 @@ class Party:
                 ) from None
             voters.add(index)
         return len(voters)
+
+
+def _agree(key: AgreementKey, peer: bytes) -> bytes:
+    """Return the agreement with a key of the roster.
+
+    Whether a device meets a bad key depends on the neighbours that it drew: it may not draw again.
+    """
+    try:
+        return key.agree(peer)
+    except BadMessage as error:
+        raise ProtocolViolation(
+            "Every key of a roster is a point of large order.",
+            error.found,
+            "The server must leave its device out; the round ends here.",
+        ) from None
 
 
 def _require(holds: bool, rule: str, found: object = "something else") -> None:

@@ -490,6 +490,33 @@ def test_a_low_order_key_is_an_error_of_ours() -> None:
         AgreementKey(bytes(party._state.secrets.sealing)).agree(bytes(32))
 
 
+@pytest.mark.parametrize("purpose", ["sealing_key", "masking_key"])
+def test_a_low_order_key_in_a_roster_ends_the_round(purpose: str) -> None:
+    # Only a lying server passes one on. A device that tried again would draw other neighbours.
+    class Low(Tap):
+        def up(self, stage: str, peer: str, message: bytes) -> bytes | None:
+            if (stage, peer) == ("advertise", "device-0003"):
+                device = rehearsal.devices[peer]
+                changed = replace(Advertisement.from_bytes(message), **{purpose: bytes(32)})
+                party = Party.from_state(device.state)
+                party._state.advertisement = changed.signed(device.identity).to_bytes()
+                device.state = party.to_state()
+                return party._state.advertisement
+            return super().up(stage, peer, message)
+
+    rehearsal = Rehearsal(TERMS, 1, ANYTHING)
+    coordinator = rehearsal.coordinator
+    key = rehearsal.authority.verify_key()
+    coordinator._check_keys = (  # type: ignore[method-assign]
+        lambda advertisement: advertisement.check(key, FEDERATION, TERMS.sha256(), NOW_S)
+    )
+    with pytest.raises(RoundAborted):
+        rehearsal.run(uniform_deltas(TERMS, 1), Low(""))
+    others = [d.error for name, d in rehearsal.devices.items() if name != "device-0003"]
+    assert all(isinstance(error, ProtocolViolation) for error in others)
+    assert all("large order" in str(error) for error in others)
+
+
 def test_neighbours_are_uniform_and_never_oneself() -> None:
     counts = np.zeros(20)
     for seed in range(600):
