@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chorister.shared.errors import UsageError
 
-FORMAT = 1
 Text = Annotated[str, Field(max_length=20_000)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 MaybeNumber = Number | None
@@ -205,7 +204,7 @@ class RandomnessLine(Part):
 class AuditReport(Part):
     """Everything that the page says."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     chorister: Text
     made_at_s: int
     federation: Text

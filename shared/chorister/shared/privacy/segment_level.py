@@ -107,10 +107,16 @@ def _compare(figures: dict[str, float], steps: int) -> None:
 
 @lru_cache(maxsize=1024)
 def _epsilon_rdp(kinds: Kinds, delta: float) -> float:
+    return float(_moments(kinds).get_epsilon(delta))
+
+
+@lru_cache(maxsize=256)
+def _moments(kinds: Kinds) -> rdp.RdpAccountant:
+    # The moments are slow to bound and quick to read at another delta.
     accountant = rdp.RdpAccountant(_ORDERS)
     for event in _events(kinds):
         accountant.compose(event)
-    return float(accountant.get_epsilon(delta))
+    return accountant
 
 
 @lru_cache(maxsize=1024)
