@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -29,7 +29,13 @@ from chorister.shared.voice.batches import hiss_for, own_voice_batch, select
 from chorister.shared.voice.features import extract_features, log_mel
 from chorister.shared.voice.losses import SpectralLoss
 from chorister.shared.voice.model import VoiceBatch, VoiceModel
-from chorister.shared.voice.profile import Encoder, Listener, SpeakerProfile, profile_from
+from chorister.shared.voice.profile import (
+    MOST_SOUNDS,
+    Encoder,
+    Listener,
+    SpeakerProfile,
+    profile_from,
+)
 
 _MAX_HELD_OUT = 12
 _MAX_PROBES = 6
@@ -280,10 +286,14 @@ def _train(
     with torch.inference_mode():
         content = model.encoder(batch.log_mel, batch.source_mel_mean, batch.source_mel_std)
     content = content.clone()
+    # By DP-SGD a segment's step may not depend on the other segments.
+    tables = None if privacy is not None or len(training) < 2 else _Halves(batch, content)
     loss_of = SpectralLoss()
 
     def loss(rows: Tensor) -> Tensor:
         own = select(batch, rows)
+        if tables is not None:
+            own = tables.give(own, rows)
         speech = _speak(model, own, content[rows], hiss_for(own, generator))
         each: Tensor = loss_of(speech, targets[rows])
         return each
@@ -323,6 +333,30 @@ def _train(
         private.close()
     model.requires_grad_(False)
     return done, best, last
+
+
+class _Halves:
+    """Tables of sounds for training segments: a segment that recalled itself would trust it."""
+
+    def __init__(self, batch: VoiceBatch, content: Tensor) -> None:
+        # Neighbouring segments are of one recording, so every other one is in the other half.
+        self._half = torch.arange(len(content)) % 2
+        others = [self._half != half for half in (0, 1)]
+        count = min(MOST_SOUNDS, *(int(rows.sum()) * content.shape[1] for rows in others))
+        self._content, self._log_mel = (
+            torch.stack([_spread(values[rows].flatten(0, 1), count) for rows in others])
+            for values in (content, batch.log_mel)
+        )
+
+    def give(self, own: VoiceBatch, rows: Tensor) -> VoiceBatch:
+        """The batch of some segments, each with the table of the half that it is not in."""
+        half = self._half[rows]
+        return replace(own, sounds_content=self._content[half], sounds_log_mel=self._log_mel[half])
+
+
+def _spread(values: Tensor, count: int) -> Tensor:
+    """`count` rows, evenly spaced."""
+    return values[torch.linspace(0, len(values) - 1, count).round().long()]
 
 
 def _speak(model: VoiceModel, batch: VoiceBatch, content: Tensor, hiss: Tensor) -> Tensor:

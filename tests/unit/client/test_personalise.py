@@ -268,3 +268,26 @@ def test_a_disguise_moves_the_pitch(speech: Speech, factor: float) -> None:
     before, after = estimate_f0(own.samples), estimate_f0(other.samples)
     ratio = np.median(after[after > 0]) / np.median(before[before > 0])
     assert ratio == pytest.approx(factor, rel=0.03)
+
+
+def test_no_segment_recalls_itself(
+    small_model: VoiceModel, material, target, probe, permits: Permits, monkeypatch
+) -> None:
+    seen = []
+    recall = type(small_model.decoder.recall)
+    honest = recall.forward
+
+    def watched(self, content, sounds_content, sounds_log_mel):
+        if torch.is_grad_enabled() and small_model.decoder.condition.offset is not None:
+            seen.append((content.detach(), sounds_content.detach()))
+        return honest(self, content, sounds_content, sounds_log_mel)
+
+    monkeypatch.setattr(recall, "forward", watched)
+    run(small_model, material, target, probe, permits("training"))
+    assert seen
+    for content, table in seen:
+        for own, known in zip(content, table, strict=True):
+            assert torch.cdist(own, known).min() > 1e-4
+    (own, known), *_ = ((c, t) for c, t in seen if len(c) > 1)
+    # The rows of a batch are of both halves, and each one's neighbours have its frames.
+    assert any(torch.cdist(a, b).min() < 1e-4 for a in own for b in known)
