@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -405,7 +406,14 @@ def _make_private(folder: Path) -> None:
 
 
 def _check_private(folder: Path) -> None:
-    mode = folder.stat().st_mode & 0o777
+    found = folder.stat()
+    if found.st_uid != os.geteuid():
+        raise VaultError(
+            "A vault is opened by the user who owns its folder.",
+            f"'{folder}' of user {found.st_uid}, opened by user {os.geteuid()}",
+            "Log in as its owner.",
+        )
+    mode = found.st_mode & 0o777
     if mode & 0o077:
         raise VaultError(
             "Only its owner can open a vault's folder (mode 700).",

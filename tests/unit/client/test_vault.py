@@ -162,6 +162,13 @@ def test_a_folder_that_others_can_read_is_refused(folder):
         Vault.with_key(folder, bytes(32), RANDOMNESS)
 
 
+def test_another_users_folder_is_refused(folder, monkeypatch):
+    Vault.create(folder, "right", RANDOMNESS)
+    monkeypatch.setattr("os.geteuid", lambda: 12_345)
+    with pytest.raises(VaultError, match="opened by user 12345"):
+        Vault.open(folder, "right", RANDOMNESS)
+
+
 def test_a_vault_is_not_made_over_something_else(folder):
     Vault.create(folder, "right", RANDOMNESS)
     with pytest.raises(UsageError, match="empty folder"):
