@@ -11,13 +11,17 @@ from typing import Any
 from chorister.server.inspection import (
     Inspection,
     Ledger,
+    Problem,
     find_ledgers,
     inspect,
     read_checkpoints,
 )
 from chorister.server.key_file import read_verify_key
+from chorister.server.report_file import check_report, looks_like_report
 from chorister.shared.console import add_output_options, apply_output_options, print_json, say
+from chorister.shared.errors import BadLedger
 from chorister.shared.privacy.crosscheck import SERVER
+from chorister.shared.signing import VerifyKey
 
 EXAMPLES = """examples:
   chorister audit verify OUT
@@ -37,16 +41,21 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     apply_output_options(options)
     keys = [read_verify_key(text) for text in options.key] or None
-    ledgers = find_ledgers(options.files)
+    reports = [path for path in options.files if path.is_file() and looks_like_report(path)]
+    others = [path for path in options.files if path not in reports]
+    ledgers = find_ledgers(others)
     checkpoints = [c for path in options.checkpoint for c in read_checkpoints(path)]
     authority = read_verify_key(options.authority) if options.authority else None
     found = inspect(
         ledgers, checkpoints=checkpoints, keys=keys, authority=authority,
         federation=options.federation, chain_only=options.chain_only, now_s=int(time.time()),
     )  # fmt: skip
+    sealed = _check_reports(found, reports, keys)
     if options.json:
-        print_json(_plain(found))
+        print_json(_plain(found) | {"reports": [{"file": f, "key": k} for f, k in sealed]})
     else:
+        for file, key in sealed:
+            say(f"{file}: as it was signed by key {key}")
         _print(found, chain_only=options.chain_only, authority=authority is not None)
     return 0 if found.sound else 1
 
@@ -84,6 +93,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check_reports(
+    found: Inspection, reports: Sequence[Path], keys: Sequence[VerifyKey] | None
+) -> list[tuple[str, str]]:
+    """Return (file, key) of reports that are as they were signed; others are problems."""
+    sealed = []
+    for path in reports:
+        try:
+            key = check_report(path).key
+            if keys is not None and key not in keys:
+                raise BadLedger(
+                    "A report is signed by a key that was named with --key.",
+                    f"key {key.name}", "Get the key from whoever answers for the report.",
+                )  # fmt: skip
+            sealed.append((str(path), key.raw.hex()))
+        except BadLedger as error:
+            found.problems.append(Problem(str(path), str(error)))
+    return sealed
+
+
 def _print(found: Inspection, *, chain_only: bool, authority: bool) -> None:
     for ledger in found.ledgers:
         if ledger.verified is not None:
@@ -97,10 +125,8 @@ def _print(found: Inspection, *, chain_only: bool, authority: bool) -> None:
     for problem in found.problems:
         say(f"ALTERED {problem.file}: {problem.what}")
     if found.sound:
-        say(
-            "Nothing was altered. This shows who claimed what; it cannot show that a device drew "
-            "its noise."
-        )
+        noise = " This shows who claimed what; it cannot show that a device drew its noise."
+        say("Nothing was altered." + (noise if found.ledgers else ""))
     else:
         say(f"{len(found.problems)} contradictions. Do not rely on these ledgers.")
 
