@@ -39,6 +39,7 @@ from chorister.client.onnx_front import (
 )
 from chorister.client.onnx_graph import OPSET, Graph
 from chorister.client.onnx_pitch import add_f0
+from chorister.client.precision import NETWORK, Precision, with_precision
 from chorister.client.voice_card import VoiceCard, seal_digest
 from chorister.shared.errors import UsageError
 from chorister.shared.files import write_atomically
@@ -49,9 +50,6 @@ from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile
 from chorister.shared.voice.vocoder import GRAIN_SAMPLES, Vocoder
 
-# Values whose names begin so are the base's and the adapters' weights: what is told apart by
-# precision. Those of the vocoder are fixed matrices.
-NETWORK = "network"
 _VOCODER = "vocoder"
 _EXAMPLE_FRAMES = 32
 _NETWORK_INPUTS = ("log_mel", "f0_hz", "mel_mean", "mel_std")
@@ -74,7 +72,13 @@ class Origin:
 
 
 def build_voice(
-    model: VoiceModel, target: SpeakerProfile, permit: Permit, origin: Origin, *, now_s: int
+    model: VoiceModel,
+    target: SpeakerProfile,
+    permit: Permit,
+    origin: Origin,
+    *,
+    now_s: int,
+    precision: Precision = "fp32",
 ) -> bytes:
     """The voice file's content, to be kept in memory or in the vault.
 
@@ -84,6 +88,7 @@ def build_voice(
         permit: for 'conversion'.
         origin: digests and pseudonym.
         now_s: Unix time.
+        precision: in which its weights are stored.
 
     Returns:
         the file: the same bytes for the same model, target, permit and versions.
@@ -91,7 +96,7 @@ def build_voice(
     Raises:
         ConsentRefused: the permit is for something else, or it has ended.
     """
-    return _build(model, target, permit, "conversion", origin, now_s)
+    return _build(model, target, permit, "conversion", origin, now_s, precision)
 
 
 def export_voice(
@@ -102,6 +107,7 @@ def export_voice(
     path: Path,
     *,
     now_s: int,
+    precision: Precision = "fp32",
 ) -> str:
     """Writes the voice as a plain file. Whoever has a copy can use it: it cannot be recalled.
 
@@ -112,6 +118,7 @@ def export_voice(
         origin: digests and pseudonym.
         path: where to; replaced if it exists.
         now_s: Unix time.
+        precision: in which its weights are stored.
 
     Returns:
         SHA-256 of the file, 64 hexadecimal digits.
@@ -123,7 +130,7 @@ def export_voice(
     permit.require("plain_export", now_s)
     if not path.parent.is_dir():
         raise _unwritable(path, "no such folder")
-    data = _build(model, target, permit, "plain_export", origin, now_s)
+    data = _build(model, target, permit, "plain_export", origin, now_s, precision)
     try:
         write_atomically(path, data)
     except OSError as error:
@@ -146,6 +153,7 @@ def _build(
     purpose: Purpose,
     origin: Origin,
     now_s: int,
+    precision: Precision,
 ) -> bytes:
     permit.require(purpose, now_s)
     card = VoiceCard(
@@ -156,8 +164,8 @@ def _build(
         purpose=purpose,
         target=origin.target,
     )
-    graph = _voice_graph(model, target)
-    return seal_digest(graph.model(card.to_metadata()).SerializeToString(deterministic=True))
+    graph = _voice_graph(model, target).model(card.to_metadata())
+    return seal_digest(with_precision(graph, precision).SerializeToString(deterministic=True))
 
 
 def _voice_graph(model: VoiceModel, target: SpeakerProfile) -> Graph:
@@ -249,12 +257,27 @@ class _Network(nn.Module):
             self.register_buffer(name, table[None])
         self.encoder = own.encoder
         self.decoder = own.decoder
+        for block in own.decoder.blocks:
+            block.film = _Constant(block.get_submodule("film")(self.condition))
 
     def forward(self, log_mel: Tensor, f0_hz: Tensor, mel_mean: Tensor, mel_std: Tensor) -> Tensor:
         """Both envelopes side by side, harmonic first, shape (1, F, 160)."""
         content = self.encoder(log_mel, mel_mean, mel_std)
         recalled = self.decoder.recall(content, self.sounds_content, self.sounds_log_mel)
         return torch.cat(self.decoder(content, f0_hz, self.condition, recalled), dim=2)
+
+
+class _Constant(nn.Module):
+    """Stands for a layer whose input never changes."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value)
+
+    def forward(self, _: Tensor) -> Tensor:
+        return self.value
 
 
 class _Vocoder(nn.Module):

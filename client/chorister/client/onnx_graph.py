@@ -134,16 +134,15 @@ class Graph:
         constants = [node for node in inner.node if _is_table(node)]
         tables |= {node.output[0]: node.attribute[0].t for node in constants}
         # Torch writes a table once for every use.
-        written = [(table.tobytes(), name) for table, name in known]
+        written = {_content(table): name for table, name in known}
         for name, tensor in tables.items():
-            content = numpy_helper.to_array(tensor).tobytes()
-            same = [value for table, value in written if table == content]
-            if same:
-                names[name] = same[0]
+            content = _content(numpy_helper.to_array(tensor))
+            if content in written:
+                names[name] = written[content]
                 continue
             named = name in initialized and "::" not in name
             names[name] = f"{part}/{name}" if named else f"{part}/weight_{len(written)}"
-            written.append((content, names[name]))
+            written[content] = names[name]
             copied = onnx.TensorProto()
             copied.CopyFrom(tensor)
             copied.name = names[name]
@@ -185,3 +184,7 @@ def _is_table(node: onnx.NodeProto) -> bool:
     if node.op_type != "Constant" or node.attribute[0].name != "value":
         return False
     return int(np.prod(node.attribute[0].t.dims)) >= _TABLE_VALUES
+
+
+def _content(table: NDArray[Any]) -> tuple[str, tuple[int, ...], bytes]:
+    return table.dtype.str, table.shape, table.tobytes()

@@ -14,7 +14,7 @@ FORMAT = "chorister-voice"
 LIVE_FORMAT = "chorister-live-voice"
 # In a live voice, beside the card: how far its model looks ahead.
 LOOK_AHEAD_KEY = "look_ahead_frames"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 UNSET_SHA256 = "0" * 64
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _RULE = (
@@ -38,6 +38,7 @@ class VoiceCard:
         consent_sha256: the consent record that allowed the export.
         purpose: what it allowed, 'conversion' or 'plain_export'.
         target: pseudonym of the speaker whose voice it is.
+        precision: in which its weights are stored, 'fp32', 'fp16' or 'int8'.
     """
 
     base_sha256: str
@@ -46,6 +47,7 @@ class VoiceCard:
     consent_sha256: str
     purpose: str
     target: str
+    precision: str = "fp32"
 
     def to_metadata(self, kind: str = FORMAT) -> dict[str, str]:
         """The card as the strings of an ONNX file, with a place for the file's digest.
@@ -81,7 +83,7 @@ def read_card(metadata: Mapping[str, str], data: bytes, name: str, kind: str = F
         kind: the format that it must have.
 
     Raises:
-        BadWeights: no such voice file, a newer format, missing metadata, or altered content.
+        BadWeights: no such voice file, another format, missing metadata, or altered content.
     """
     if metadata.get("format") != kind:
         found = f"{name} of format {metadata.get('format', 'none')!r}, not {kind!r}"
@@ -90,6 +92,8 @@ def read_card(metadata: Mapping[str, str], data: bytes, name: str, kind: str = F
         version = int(metadata["format_version"])
         if version > FORMAT_VERSION:
             raise BadWeights(_RULE, f"{name} of newer format {version}", "Update the package.")
+        if version < FORMAT_VERSION:
+            raise BadWeights(_RULE, f"{name} of older format {version}", "Export it again.")
         rate_hz = int(metadata["sample_rate_hz"])
         card = VoiceCard(**{field.name: metadata[field.name] for field in fields(VoiceCard)})
         digest = metadata["sha256"]

@@ -67,7 +67,8 @@ def test_a_changed_pseudonym_is_noticed(voice_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("format_version", "2", "newer format 2"),
+        ("format_version", "3", "newer format 3"),
+        ("format_version", "1", "older format 1"),
         ("format_version", "one", "damaged metadata"),
         ("sample_rate_hz", "24000", "24000 Hz"),
         ("consent_sha256", "", "wrong digest"),
@@ -88,5 +89,14 @@ def test_missing_metadata_are_refused(key: str) -> None:
         read_card(metadata, b"", "v.onnx")
 
 
-def test_what_was_sealed_is_read_back() -> None:
-    assert Voice(sealed(CARD.to_metadata()), "v.onnx").card == CARD
+def test_another_graph_under_a_voice_s_metadata_is_refused() -> None:
+    with pytest.raises(BadWeights, match="without breathiness, converted"):
+        Voice(sealed(CARD.to_metadata()), "v.onnx")
+
+
+def test_what_was_sealed_is_read_back(voice_path: Path) -> None:
+    data = voice_path.read_bytes()
+    metadata = {entry.key: entry.value for entry in onnx.load_from_string(data).metadata_props}
+    card = read_card(metadata, data, "v.onnx")
+    assert card.to_metadata() | {"sha256": metadata["sha256"]} == metadata
+    assert Voice(data, "v.onnx").card == card
