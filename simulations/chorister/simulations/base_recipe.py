@@ -9,6 +9,7 @@ from pydantic import Field
 
 from chorister.shared.settings import NotNegative, Positive, Settings
 from chorister.shared.voice.model import ModelSettings
+from chorister.simulations.augment import AugmentSettings
 from chorister.simulations.base_data import Corpus
 
 Count = Annotated[int, Field(ge=1)]
@@ -61,6 +62,7 @@ class SizeSettings(Settings):
     decoder_blocks: Count = 6
     kernel: Count = 7
     expansion: Count = 2
+    decoder_recurrent: bool = False
 
     def sizes(self) -> ModelSettings:
         """The same as the model takes them."""
@@ -87,6 +89,8 @@ class StageSettings(Settings):
         phone_weight: of the phone cross-entropy where labels are known.
         content_noise: standard deviation of the noise on the content (which has variance 1).
         largest_warp: filterbank warping is drawn between its reciprocal and itself.
+        augment: what the content encoder hears instead of the clean source; the decoder still has
+            to give the clean one.
         speaker_weight: of 1 - cosine to the target in converted speech, by our speaker encoder.
         teacher_weight: the same by GE2E, which the evaluation also judges by (and says so).
         residual_weight: of the similarity to the source beyond the target's own, by GE2E.
@@ -109,6 +113,7 @@ class StageSettings(Settings):
     phone_weight: NotNegative = 0.1
     content_noise: NotNegative = 0.15
     largest_warp: Annotated[float, Field(ge=1.0, le=1.4)] = 1.22
+    augment: AugmentSettings = AugmentSettings()
     speaker_weight: NotNegative = 0.0
     teacher_weight: NotNegative = 0.0
     residual_weight: NotNegative = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ BASE_FORMAT = "chorister-base"
 BASE_FORMAT_VERSION = 1
 BASE_WEIGHTS = Path(__file__).parent / "weights" / "base.safetensors"
 _TRAINED_ON = "trained_on"
-_MAY_BE_LEFT_OUT = ("encoder_ahead", "decoder_ahead")
+# The settings that every file states; the others only where they are not the default.
+_SIZES = frozenset(field.name for field in fields(ModelSettings) if field.type == "int")
 _RULE = "The base model must be a weights file that this version understands."
 _REINSTALL = "Reinstall the package, or train a base with `chorister train-base`."
 
@@ -49,7 +50,11 @@ def save_base(
         for name, value in model.state_dict().items()
         if not _is_adapter(name)
     }
-    sizes = {name: value for name, value in asdict(model.settings).items() if value != ()}
+    sizes = {
+        field.name: getattr(model.settings, field.name)
+        for field in fields(ModelSettings)
+        if field.name in _SIZES or getattr(model.settings, field.name) != field.default
+    }
     header: dict[str, Any] = sizes | {"format_version": BASE_FORMAT_VERSION}
     if trained_on:
         header[_TRAINED_ON] = sorted(set(trained_on))
@@ -150,10 +155,12 @@ def _settings_from(metadata: dict[str, str], name: str) -> ModelSettings:
             raise BadWeights(_RULE, f"{name} of newer format {version}", "Update the package.")
         sizes: dict[str, Any] = {}
         for field in fields(ModelSettings):
-            if field.name in _MAY_BE_LEFT_OUT:
-                sizes[field.name] = tuple(int(n) for n in header.get(field.name, ()))
-            else:
+            if field.name in _SIZES:
                 sizes[field.name] = int(header[field.name])
+            elif field.name == "decoder_recurrent":
+                sizes[field.name] = bool(header.get(field.name, False))
+            else:
+                sizes[field.name] = tuple(int(n) for n in header.get(field.name, ()))
         return ModelSettings(**sizes)
     except (KeyError, TypeError, ValueError, BadSettings) as error:
         found = f"{name} with a damaged header ({type(error).__name__}: {error})"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+# The recurrent layer is narrower than the stream, so that a block has about as many values.
+_GRU_SHARE = 8
+
 
 class TimeConv(nn.Module):
     """Depthwise convolution over time on tensors of shape (B, F, C), zeros beyond both ends.
@@ -30,6 +33,27 @@ class TimeConv(nn.Module):
         """The frames that need nothing beyond the ends: (B, F, C) to (B, F - kernel + 1, C)."""
         y: Tensor = self.conv(x.transpose(1, 2).unsqueeze(2))
         return y.squeeze(2).transpose(1, 2)
+
+
+class TimeGru(nn.Module):
+    """Recurrence over time in both directions, on tensors of shape (B, F, C).
+
+    What `TimeConv` does with a few frames on each side, this may do with many more.
+
+    Args:
+        channels: C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(channels // _GRU_SHARE, 1)
+        self.gru = nn.GRU(channels, hidden, batch_first=True, bidirectional=True)
+        self.leave = nn.Linear(2 * hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mixes frames: (B, F, C) to (B, F, C)."""
+        y: Tensor = self.leave(self.gru(x)[0])
+        return y
 
 
 class Bottleneck(nn.Module):
@@ -64,6 +88,7 @@ class Block(nn.Module):
         expansion: width of the perceptron's middle as a multiple of C.
         condition: size of the vector that scales and shifts; 0 for none.
         ahead: how many of those frames lie ahead; None for half of them.
+        recurrent: mix frames by `TimeGru` instead of a convolution.
     """
 
     adapter: Bottleneck | None
@@ -75,9 +100,15 @@ class Block(nn.Module):
         expansion: int,
         condition: int = 0,
         ahead: int | None = None,
+        *,
+        recurrent: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = TimeConv(channels, kernel, kernel // 2 if ahead is None else ahead)
+        self.conv: TimeConv | TimeGru = (
+            TimeGru(channels)
+            if recurrent
+            else TimeConv(channels, kernel, kernel // 2 if ahead is None else ahead)
+        )
         self.norm = nn.LayerNorm(channels)
         self.film = nn.Linear(condition, 2 * channels) if condition else None
         self.widen = nn.Linear(channels, expansion * channels)

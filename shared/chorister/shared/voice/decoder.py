@@ -104,6 +104,7 @@ class Decoder(nn.Module):
         kernel: frames that each block's convolution sees, odd.
         expansion: width of each block's perceptron as a multiple of `width`.
         ahead: frames that each block sees ahead; () for half of its kernel everywhere.
+        recurrent: whether the blocks mix frames by recurrence.
     """
 
     directions: Tensor
@@ -118,13 +119,15 @@ class Decoder(nn.Module):
         kernel: int,
         expansion: int,
         ahead: tuple[int, ...] = (),
+        *,
+        recurrent: bool = False,
     ) -> None:
         super().__init__()
         self.condition = SpeakerCondition()
         self.recall = Recall()
         self.enter = nn.Linear(content + _PITCH_CHANNELS, width)
         self.blocks = nn.ModuleList(
-            Block(width, kernel, expansion, CONDITION_SIZE, frames)
+            Block(width, kernel, expansion, CONDITION_SIZE, frames, recurrent=recurrent)
             for frames in ahead or (kernel // 2,) * blocks
         )
         self.norm = nn.LayerNorm(width)

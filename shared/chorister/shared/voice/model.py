@@ -36,6 +36,8 @@ class ModelSettings:
         encoder_ahead: for each block of the encoder, how many of those frames lie ahead, 0 to
             kernel - 1; () for half of the kernel everywhere.
         decoder_ahead: the same for the decoder.
+        decoder_recurrent: whether the decoder's blocks mix frames by recurrence instead of
+            convolution; `kernel` and `decoder_ahead` then say nothing of it.
     """
 
     content: int = 48
@@ -47,6 +49,7 @@ class ModelSettings:
     expansion: int = 2
     encoder_ahead: tuple[int, ...] = ()
     decoder_ahead: tuple[int, ...] = ()
+    decoder_recurrent: bool = False
 
     def __post_init__(self) -> None:
         for name, ahead, blocks in (
@@ -127,7 +130,13 @@ class VoiceModel(nn.Module):
             s.content, s.encoder_width, s.encoder_blocks, s.kernel, s.expansion, s.encoder_ahead
         )
         self.decoder = Decoder(
-            s.content, s.decoder_width, s.decoder_blocks, s.kernel, s.expansion, s.decoder_ahead
+            s.content,
+            s.decoder_width,
+            s.decoder_blocks,
+            s.kernel,
+            s.expansion,
+            s.decoder_ahead,
+            recurrent=s.decoder_recurrent,
         )
         self.vocoder = Vocoder()
 

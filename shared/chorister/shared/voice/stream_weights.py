@@ -55,7 +55,8 @@ def check_streams(model: VoiceModel, name: str) -> None:
         BadWeights: it cannot.
     """
     settings = model.settings
-    if not settings.encoder_ahead or not settings.decoder_ahead or any(settings.decoder_ahead):
+    sees = settings.decoder_recurrent or any(settings.decoder_ahead)
+    if not settings.encoder_ahead or not settings.decoder_ahead or sees:
         raise BadWeights(
             "A streaming model states how far its encoder looks ahead, and its decoder does not.",
             f"{name} with look-ahead {settings.encoder_ahead} and {settings.decoder_ahead}",

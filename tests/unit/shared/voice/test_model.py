@@ -168,3 +168,24 @@ def test_half_the_kernel_is_what_a_block_sees_ahead_by_default() -> None:
         untold.encoder(log_mel, statistics, statistics),
         told.encoder(log_mel, statistics, statistics),
     )
+
+
+def test_recurrent_blocks_see_further_than_convolutions() -> None:
+    hiss = torch.randn(1, 200 * 160)
+    for recurrent, reaches in ((False, False), (True, True)):
+        torch.manual_seed(1)
+        model = VoiceModel(dataclasses.replace(SMALL, decoder_recurrent=recurrent)).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        plain = batch(200)
+        f0_hz = plain.f0_hz.clone()
+        f0_hz[:, 190:] = 150.0
+        condition = torch.zeros(1, 128)
+        content = torch.randn(1, 200, SMALL.content)
+        first, then = (model.decoder.hidden(content, f0, condition) for f0 in (plain.f0_hz, f0_hz))
+        changed = (first - then).abs().amax(dim=2)[0] > 1e-9
+        assert changed[190:].all()
+        # Two convolutions over seven frames reach six frames back.
+        assert bool(changed[150:183].any()) is reaches
+        assert model(plain, hiss).shape == (1, 200 * 160)
