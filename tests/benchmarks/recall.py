@@ -1,0 +1,126 @@
+"""How far to move towards recalled sounds, how sharply to look up, how large a table.
+
+    python tests/benchmarks/recall.py --data ../shared/data [--weights FILE] [--utterances 1]
+
+Targets are the held-out speakers of the base's split and, because those are two, their copies
+played 10 % slower and 11 % faster, which are other voices to every judge. Similarity is GE2E's with
+recordings that nothing else used, LLR the Gaussian mixtures'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import soxr
+import torch
+
+from chorister.shared.console import say
+from chorister.shared.types import SAMPLE_RATE_HZ, Recording
+from chorister.shared.voice.audio import load_recording
+from chorister.shared.voice.base import load_base
+from chorister.shared.voice.features import extract_features
+from chorister.shared.voice.model import VoiceModel
+from chorister.shared.voice.phones import PhoneRecogniser
+from chorister.shared.voice.profile import SpeakerProfile, profile_from
+from chorister.shared.voice.speaker import load_speaker_encoder
+from chorister.simulations.ge2e import Ge2e, find_ge2e_weights
+from chorister.simulations.judges import CosineJudge, MixtureJudge
+
+LONGEST_S = 8.0
+ENROLMENT, REFERENCE, TESTS = slice(0, 8), slice(8, 16), 16
+SPEEDS = (1.0, 0.9, 1.11)
+# Share of the way (a factor on the learnt or first one), sharpness (likewise), frames of the table.
+VARIANTS = ((0.0, 1.0, 2000), (0.5, 1.0, 2000), (1.0, 1.0, 2000), (1.6, 1.0, 2000),
+            (1.0, 0.6, 2000), (1.0, 2.0, 2000), (1.0, 1.0, 500))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A voice to convert to: its speaker, enrolment and reference recordings."""
+
+    speaker: str
+    speed: float
+    recordings: tuple[Recording, ...]
+
+
+def read(folder: Path, speaker: str, speed: float) -> Target:
+    """The first recordings of a speaker, at most 8 s each, at a speed."""
+    found = []
+    for path in sorted((folder / speaker).rglob("*.opus"))[: TESTS + 4]:
+        samples = load_recording(path).samples
+        if speed != 1.0:
+            samples = soxr.resample(samples, SAMPLE_RATE_HZ * speed, SAMPLE_RATE_HZ)
+        kept = samples[: int(LONGEST_S * SAMPLE_RATE_HZ)].astype(np.float32)
+        found.append(Recording(kept, path.stem))
+    return Target(speaker, speed, tuple(found))
+
+
+def varied(model: VoiceModel, share: float, sharpness: float) -> VoiceModel:
+    """The model with its share and sharpness multiplied."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.decoder.recall.share.mul_(share)
+        other.decoder.recall.sharpness.add_(float(np.log(sharpness)))
+    return other
+
+
+def thinned(profile: SpeakerProfile, count: int) -> SpeakerProfile:
+    """The profile with at most so many sounds."""
+    rows = np.random.default_rng(0).permutation(len(profile.sounds_content))[:count]
+    return replace(
+        profile,
+        sounds_content=profile.sounds_content[rows],
+        sounds_log_mel=profile.sounds_log_mel[rows],
+    )
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, help="default: the shipped base")
+    parser.add_argument("--utterances", type=int, default=1, help="conversions a pair, at most 4")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    splits = json.loads((options.data / "librispeech/splits.json").read_text())
+    folder = options.data / "librispeech/test-clean"
+    targets = [read(folder, one, speed) for one in splits["base_held_out"] for speed in SPEEDS]
+    ge2e = find_ge2e_weights()
+    if ge2e is None:
+        raise SystemExit("This needs GE2E: pip install --no-deps resemblyzer==0.1.4")
+    references = [target.recordings[REFERENCE] for target in targets]
+    judges = (CosineJudge("ge2e", Ge2e(ge2e), references), MixtureJudge(references))
+    model, encoder, recogniser = (
+        load_base(options.weights),
+        load_speaker_encoder(),
+        PhoneRecogniser(),
+    )
+    profiles = [profile_from(target.recordings[ENROLMENT], encoder, model) for target in targets]
+    say(" share  sharp  table  similarity  to source     LLR    PER")
+    for share, sharpness, count in VARIANTS:
+        speaking, rows = varied(model, share, sharpness), []
+        for s, source in enumerate(targets):
+            if source.speed != 1.0:
+                continue
+            for recording in source.recordings[TESTS : TESTS + options.utterances]:
+                said = recogniser.recognise(recording.samples)
+                for t, profile in enumerate(profiles):
+                    if t == s:
+                        continue
+                    features = extract_features(recording)
+                    speech = speaking.convert(features, profiles[s], thinned(profile, count))
+                    near, mixture = (judge.score(speech) for judge in judges)
+                    per = recogniser.phone_error_rate(said, speech)
+                    rows.append((near[t], near[s], mixture[t], per))
+        similarity, residual, llr, per = np.mean(rows, axis=0)
+        figures = f"{similarity:11.3f} {residual:10.3f} {llr:7.3f} {per:6.3f}"
+        say(f"{share:6.1f} {sharpness:6.1f} {count:6d} {figures}")
+
+
+if __name__ == "__main__":
+    main()
