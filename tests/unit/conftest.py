@@ -98,6 +98,23 @@ def untrained_model() -> VoiceModel:
 
 
 @pytest.fixture(scope="session")
+def make_streaming_model() -> Callable[[], VoiceModel]:
+    return untrained_streaming_model
+
+
+def untrained_streaming_model(encoder_ahead: tuple[int, ...] = (2, 1)) -> VoiceModel:
+    """The small model with less look-ahead, 30 ms if not told otherwise."""
+    from dataclasses import replace
+
+    from chorister.shared.voice.model import VoiceModel
+
+    offline = untrained_model()
+    model = VoiceModel(replace(offline.settings, encoder_ahead=encoder_ahead, decoder_ahead=(0, 0)))
+    model.load_state_dict(offline.state_dict())
+    return model.requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="session")
 def permits(tmp_path_factory: pytest.TempPathFactory) -> Permits:
     """Permits of a speaker who consented to all but 'speech', until an hour after NOW_S."""
     from chorister.client import consent
@@ -132,6 +149,21 @@ def voice_path(
     path = tmp_path_factory.mktemp("voice") / "voice.onnx"
     origin = Origin("a" * 64, "b" * 64, "somebody")
     export_voice(untrained_model(), target, permits("plain_export"), origin, path, now_s=NOW_S)
+    return path
+
+
+@pytest.fixture(scope="session")
+def live_voice_path(
+    tmp_path_factory: pytest.TempPathFactory, permits: Permits, target: SpeakerProfile
+) -> Path:
+    """A live voice file of an untrained small model."""
+    from chorister.client.export import Origin
+    from chorister.client.stream_export import export_live_voice
+
+    path = tmp_path_factory.mktemp("voice") / "live.onnx"
+    origin = Origin("a" * 64, "b" * 64, "somebody")
+    model, permit = untrained_streaming_model(), permits("plain_export")
+    export_live_voice(model, target, permit, origin, path, now_s=NOW_S)
     return path
 
 

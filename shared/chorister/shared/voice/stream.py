@@ -239,8 +239,8 @@ class _FoldedBlock(nn.Module):
         y = self.narrow(_gelu(y))
         if self.adapter is not None:
             y = y + self.adapter(y)
-        here: Tensor = joined[self.behind : len(joined) - self.ahead]
-        return here + y
+        out: Tensor = joined[self.behind : len(joined) - self.ahead] + y
+        return out
 
 
 def _gelu(x: Tensor) -> Tensor:
