@@ -14,12 +14,12 @@ from chorister.shared.voice.metrics import voicing_error
 
 LOUDNESS_DB = 1.0
 FULL_SCALE = 32767.0 / 32768.0
-# A pause: 30 ms around it are 35 dB below the loud frames, or below -60 dBFS.
+# A pause: 50 ms around it are 35 dB below the loud frames, or below -60 dBFS.
 PAUSE_DB = 35.0
 SILENCE_DBFS = -60.0
 PAUSE_RISE_DB = 3.0
 LARGEST_VOICING_ERROR = 0.05
-_HOLD_FRAMES = 3
+_HOLD_FRAMES = 5
 _PASSES = 2
 _FEWEST_PAUSE_FRAMES = 10
 _LOUD_PERCENTILE = 95.0

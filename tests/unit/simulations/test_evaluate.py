@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,7 @@ import torch
 
 from chorister.shared.errors import BadCorpus, BadWeights, UsageError
 from chorister.shared.types import FloatArray, Recording
-from chorister.shared.voice.base import save_base
-from chorister.shared.voice.base import load_base
+from chorister.shared.voice.base import load_base, save_base, trained_on
 from chorister.shared.voice.features import extract_features, log_mel
 from chorister.shared.voice.metrics import log_spectral_distance_db
 from chorister.shared.voice.model import ModelSettings, VoiceModel
@@ -23,8 +24,11 @@ from chorister.shared.voice.vocoder import Vocoder
 from chorister.simulations import evaluate
 from chorister.simulations.judges import CosineJudge, MixtureJudge
 from chorister.simulations.trials import (
-    choose_voices,
+    Panel,
+    Wanted,
     fixed_pairs,
+    open_panel,
+    read_sexes,
     read_speakers,
 )
 from chorister.simulations.vocoder_copy import copy_by_vocoder, match_statistics
@@ -65,19 +69,36 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def panel(data: Path, names: list[str] | None = None, trained: tuple[str, ...] = ()) -> Panel:
+    return open_panel(data, names, trained, Wanted(references=3))
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadCorpus, match="absent"):
-        choose_voices(tmp_path / "absent", None, enrolment=3, tests=2, most=9)
+        panel(tmp_path / "absent")
 
 
 def test_an_unknown_speaker_is_named(corpus: Path) -> None:
     with pytest.raises(BadCorpus, match="nobody"):
-        choose_voices(corpus, ["voice-1", "nobody"], enrolment=3, tests=2, most=9)
+        panel(corpus, ["voice-1", "nobody"])
 
 
 def test_too_few_recordings_are_counted(corpus: Path) -> None:
     with pytest.raises(BadCorpus, match=r"two speakers with 9 recordings .* Found: 0"):
-        choose_voices(corpus, None, enrolment=5, tests=2, most=9)
+        open_panel(corpus, None, (), Wanted(references=5))
+
+
+def test_a_table_of_speakers_without_sex_is_refused(tmp_path: Path) -> None:
+    assert read_sexes(tmp_path / "data") == {}
+    (tmp_path / "speakers.csv").write_text("id,gender\n1,F\n")
+    with pytest.raises(BadCorpus, match="speaker_id and sex"):
+        read_sexes(tmp_path / "data")
+
+
+def test_sexes_are_read_beside_the_data(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "speakers.csv").write_text("speaker_id,sex\n1,F\n2, m\n3,\n4,other\n")
+    assert read_sexes(tmp_path / "data") == {"1": "F", "2": "M"}
 
 
 def test_a_split_names_speakers(tmp_path: Path) -> None:
@@ -94,6 +115,11 @@ def test_a_split_names_speakers(tmp_path: Path) -> None:
     [
         (["--targets", "0"], "--targets is at least 1"),
         (["--voices", "1"], "--voices is at least 2"),
+        (["--jobs", "-1"], "--jobs is at least 0"),
+        (["--seconds-of-target", "0.5"], "--seconds-of-target is 1 to 3600"),
+        (["--seconds-of-target", "nan"], "--seconds-of-target is 1 to 3600"),
+        (["--conditions", "fog"], "--conditions takes all, none"),
+        (["--page", "absent/page.html"], "folder that exists"),
         (["--targets", "8", "--voices", "4"], "at least --targets"),
     ],
 )
@@ -113,11 +139,57 @@ def test_bad_weights_are_refused(corpus: Path, tmp_path: Path) -> None:
         evaluate.main(["--data", str(corpus), "--weights", str(tmp_path / "base.safetensors")])
 
 
+def test_a_damaged_list_of_trained_speakers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadWeights, match="absent"):
+        trained_on(tmp_path / "absent.safetensors")
+    (tmp_path / "junk.safetensors").write_bytes(b"not weights")
+    with pytest.raises(BadWeights, match="junk"):
+        trained_on(tmp_path / "junk.safetensors")
+
+
+def test_speakers_that_the_weights_know_are_refused(corpus: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "base.safetensors"
+    save_base(VoiceModel(TINY), weights, trained_on=["voice-1", "somebody", "voice-1"])
+    assert trained_on(weights) == {"somebody", "voice-1"}
+    arguments = ["--data", str(corpus), "--weights", str(weights), "--references", "3"]
+    with pytest.raises(UsageError, match=r"1 of 2 are in the weights' list: voice-1"):
+        evaluate.main([*arguments, "--speakers", "voice-0,voice-1"])
+
+
+def test_without_names_only_unknown_speakers_are_taken(corpus: Path) -> None:
+    found = panel(corpus, trained=("voice-1",))
+    assert [voice.name for voice in found.tested] == ["voice-0", "voice-2"]
+    assert len(found.background) == 6
+
+
+def test_other_unknown_speakers_are_candidates(corpus: Path) -> None:
+    found = panel(corpus, ["voice-0", "voice-2"], trained=("somebody",))
+    assert [voice.name for voice in found.candidates] == ["voice-1"]
+    assert (found.candidates[0].tests, len(found.candidates[0].reference)) == ((), 7)
+    assert panel(corpus, ["voice-0", "voice-2"]).candidates == ()
+    few = open_panel(corpus, ["voice-0", "voice-2"], ("x",), Wanted(references=3, most=2))
+    assert few.candidates == ()
+
+
 def test_no_recording_has_two_roles(corpus: Path) -> None:
-    for voice in choose_voices(corpus, None, enrolment=3, tests=2, most=9):
+    for voice in panel(corpus).tested:
         roles = [voice.enrolment, voice.tests, voice.reference]
         assert [len(role) for role in roles] == [3, 2, 2]
         assert len({recording.name for role in roles for recording in role}) == 7
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(1.0, 1), (5.3, 2), (8.0, 3), (60.0, 3)])
+def test_personalising_sees_so_many_seconds(corpus: Path, seconds: float, count: int) -> None:
+    """Recordings are 2.6 s long; the seven of a voice leave none beyond the enrolment."""
+    found = open_panel(corpus, None, (), Wanted(references=3, adaptation_s=seconds))
+    assert [len(voice.adaptation) for voice in found.tested] == [count] * 3
+
+
+def test_what_is_beyond_the_enrolment_is_used_for_adaptation(corpus: Path) -> None:
+    voice = open_panel(corpus, None, (), Wanted(references=1, adaptation_s=60.0)).tested[0]
+    # One enrolled, two tests, and of the other four all are reference.
+    assert [r.name for r in voice.adaptation] == ["0.wav"]
+    assert [r.name for r in voice.reference] == ["3.wav", "4.wav", "5.wav", "6.wav"]
 
 
 def test_an_unreadable_recording_is_passed_over(corpus: Path, tmp_path: Path) -> None:
@@ -127,7 +199,7 @@ def test_an_unreadable_recording_is_passed_over(corpus: Path, tmp_path: Path) ->
             target = tmp_path / voice / f"{sentence}.wav"
             target.write_bytes((corpus / "voice-0" / f"{sentence}.wav").read_bytes())
         (tmp_path / voice / "3b.wav").write_bytes(b"RIFF but no more")
-    voices = choose_voices(tmp_path, None, enrolment=3, tests=2, most=9)
+    voices = panel(tmp_path).tested
     assert [recording.name for recording in voices[0].tests] == ["3.wav", "4.wav"]
 
 
@@ -183,21 +255,33 @@ def test_matching_statistics_reaches_the_targets() -> None:
     assert np.abs(found.mel_mean - target.mel_mean).mean() < 0.6 * before
 
 
+def test_standard_scores_are_above_other_peoples() -> None:
+    references = [
+        [Recording(_speech(voice, sentence), "r") for sentence in range(3)] for voice in range(3)
+    ]
+    judge = MixtureJudge(references)
+    scores = judge.standardise(judge.score(_speech(1, 9)))
+    assert scores[1] > 2.0
+    assert scores[1] > scores[0] + 1.0
+
+
 def test_a_whole_run(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     weights = tmp_path / "base.safetensors"
     save_base(VoiceModel(TINY), weights)
+    (corpus / "speakers.csv").write_text("speaker_id,sex\nvoice-0,F\nvoice-1,M\nvoice-2,F\n")
+    out, page = tmp_path / "out", tmp_path / "page.html"
     arguments = ["--data", str(corpus), "--weights", str(weights), "--references", "3"]
     arguments += ["--targets", "1", "--sources", "2", "--no-phones", "--adapt", "personal"]
-    assert evaluate.main([*arguments, "--save-audio", str(tmp_path / "out"), "--json"]) == 0
+    arguments += ["--conditions", "narrow", "--rivals", "--page", str(page)]
+    assert evaluate.main([*arguments, "--save-audio", str(out), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["voices"] == ["voice-0", "voice-1", "voice-2"]
+    assert report["voices"] == report["candidates"] == ["voice-0", "voice-1", "voice-2"]
     assert [(p["source"], p["target"]) for p in report["pairs"]] == [
         ("voice-1", "voice-0"),
         ("voice-2", "voice-0"),
     ]
-    assert "own encoder" in report["judges"]
-    assert "gmm-ubm" in report["judges"]
+    assert {"own encoder", "gmm-ubm"} <= set(report["judges"])
     systems = report["systems"]
     real, source = systems["real target"], systems["source, unconverted"]
     assert real["identified (own encoder)"]["mean"] == 1.0
@@ -208,7 +292,41 @@ def test_a_whole_run(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert systems["zero-shot"]["rtf"]["mean"] > 0.0
     assert "per" not in systems["zero-shot"]
     assert systems["personalised"]["adapter_kept"]["mean"] in (0.0, 1.0)
-    assert systems["personalised"]["adapting_s"]["mean"] > 0.0
-    written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert "voice-1-to-voice-0-zero-shot.wav" in written
-    assert len(written) == 2 + 2 * 4
+    assert systems["personalised"]["target_s"]["mean"] == pytest.approx(7.8)
+    assert "similarity (own encoder)" in report["gain"]
+    assert set(report["directions"]) == {"M to F", "F to F", "same sex"}
+    assert set(report["conditions"]) == {"narrow"}
+    assert set(report["targets"]) == {"voice-0"}
+    assert report["gates"]["zero-shot"]["files"] == 3
+    assert set(report["worst_decile"]) == {"zero-shot", "personalised"}
+    assert any("do not say whom they were trained on" in note for note in report["notes"])
+    rivals = {"nearest neighbours", "differential"} & set(systems)
+    assert len(rivals) == 2
+    _check_audio(out)
+    _check_page(page.read_text())
+
+
+def _check_audio(out: Path) -> None:
+    with (out / "manifest.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["target", "source", "source_utterance", "converted", "references"]
+    assert [(row["target"], row["source"]) for row in rows] == [
+        ("voice-0", "voice-1"),
+        ("voice-0", "voice-2"),
+    ]
+    assert rows[0]["references"] == "0;1;2"
+    for row in rows:
+        samples, rate = soundfile.read(out / row["converted"])
+        assert (rate, samples.ndim) == (16_000, 1)
+        assert row["converted"].startswith("personalised/")
+    assert (out / "manifest-zero-shot.csv").is_file()
+    assert (out / "narrow" / "zero-shot").is_dir()
+
+
+def _check_page(page: str) -> None:
+    assert "<script" not in page
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
+    assert page.count("time, s") >= 4
+    assert "frequency, kHz" in page
+    assert "voice-1 in the voice of voice-0 (M to F)" in page
+    assert "Gates, files" in page

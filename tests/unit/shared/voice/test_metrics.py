@@ -110,3 +110,44 @@ def test_bootstrap_interval_has_the_width_of_the_standard_error() -> None:
     values = {str(n): [float(v)] for n, v in enumerate(draw.normal(size=100))}
     found = metrics.bootstrap_over_speakers(values)
     assert found.high - found.low == pytest.approx(2 * 1.96 / 10.0, rel=0.25)
+
+
+def test_log_mel_distance_is_a_mean_of_magnitudes() -> None:
+    reference = np.zeros((2, 2))
+    test = np.array([[math.log(10.0), -math.log(10.0)], [0.0, 0.0]])
+    assert metrics.log_mel_distance_db(reference, test) == pytest.approx(10.0)
+    three = np.array([[math.log(10.0), 0.0], [0.0, 0.0]])
+    assert metrics.log_mel_distance_db(reference, three) == pytest.approx(5.0)
+    with pytest.raises(BadAudio, match="same, non-zero size"):
+        metrics.log_mel_distance_db(reference, three[:1])
+
+
+def test_rmse_is_in_units_of_full_scale() -> None:
+    assert metrics.rmse(np.array([0.5, 0.0]), np.array([0.2, 0.4])) == pytest.approx(
+        math.sqrt((0.09 + 0.16) / 2)
+    )
+
+
+def test_spectral_correlation_ignores_level_and_flat_frames() -> None:
+    mel = np.random.default_rng(2).normal(size=(5, 80))
+    assert metrics.spectral_correlation(mel, 3.0 * mel - 7.0) == pytest.approx(1.0)
+    assert metrics.spectral_correlation(mel, -mel) == pytest.approx(-1.0)
+    mel[0] = 1.0
+    assert metrics.spectral_correlation(mel, mel) == pytest.approx(1.0)
+    assert math.isnan(metrics.spectral_correlation(np.ones((3, 80)), np.ones((3, 80))))
+
+
+@pytest.mark.parametrize(("low_is_worse", "mean"), [(True, 0.5), (False, 18.5)])
+def test_the_worst_decile_is_of_utterances(low_is_worse: bool, mean: float) -> None:
+    values = {"a": [float(v) for v in range(10)], "b": [float(v) for v in range(10, 20)]}
+    found = metrics.worst_decile(values, low_is_worse=low_is_worse)
+    assert (found.mean, found.speakers) == (mean, 2)
+    # A resample of one speaker alone has another worst tenth.
+    assert found.low < found.high
+
+
+def test_the_worst_decile_is_at_least_one_value_and_nan_is_no_value() -> None:
+    values = {"a": [3.0, float("nan")], "b": [1.0], "c": [float("nan")]}
+    assert metrics.worst_decile(values, low_is_worse=True).mean == 1.0
+    assert metrics.worst_decile(values, low_is_worse=True).speakers == 2
+    assert math.isnan(metrics.worst_decile({}, low_is_worse=True).mean)
