@@ -108,7 +108,7 @@ def build_report(
         ),
         sound=found.sound,
         problems=[f"{_short(p.file)}: {p.what}" for p in found.problems],
-        remarks=[f"{_short(r.file)}: {r.what}" for r in found.remarks],
+        remarks=_remarks(found),
         figures=figures, devices=device_rows(rows), rounds=rounds, dropouts=tell_dropouts(rounds),
         randomness=_randomness(story), simulated=simulated,
         undermine=undermining(
@@ -252,6 +252,17 @@ def _limits(
         "whether the adapter is good.",
     ]
     return limits
+
+
+def _remarks(found: Inspection) -> list[str]:
+    """Return each remark once, with the files that it is about."""
+    about: dict[str, list[str]] = {}
+    for remark in found.remarks:
+        about.setdefault(remark.what, []).append(_short(remark.file))
+    return [
+        f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}: {what}."
+        for what, names in about.items()
+    ]
 
 
 def _short(file: str) -> str:

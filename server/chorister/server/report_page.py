@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -14,7 +16,7 @@ from chorister.server.report_record import AuditReport, DeviceBudget
 from chorister.shared.charts import Series, line_chart
 from chorister.shared.errors import UsageError
 from chorister.shared.page import STYLE
-from chorister.shared.privacy.figures import MEANINGFUL_EPSILON
+from chorister.shared.privacy.figures import MEANINGFUL_EPSILON, label_of
 from chorister.shared.signing import VerifyKey
 
 RESPONSIBLE = {
@@ -25,6 +27,14 @@ RESPONSIBLE = {
     "Jurisdiction": "jurisdiction",
     "Retention": "retention",
 }
+
+DRAWING = (
+    "text{font-size:12px;font-family:sans-serif;fill:#5c6b73}.axis{fill:#1d2b33}"
+    ".grid{stroke:#dfe4e6;stroke-width:1}.line{fill:none;stroke-width:2}"
+    ".line.a{stroke:#1f6f78}.line.b{stroke:#b26a2c}.mark.a{fill:#1f6f78}.mark.b{fill:#b26a2c}"
+    ".reference{stroke:#a3413a;stroke-width:1;stroke-dasharray:4 3}.reference-name{fill:#a3413a}"
+)
+"""What the stylesheet says of drawings, without variables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +56,7 @@ def render(report: AuditReport, signer: VerifyKey) -> str:
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= {
-        "moment": _moment, "figure": figure, "epsilon": _epsilon,
+        "moment": _moment, "figure": figure, "epsilon": _epsilon, "labelled": _labelled,
         "first_upper": lambda text: text[:1].upper() + text[1:],
     }  # fmt: skip
     template = files("chorister.server").joinpath("audit_page.html").read_text(encoding="utf-8")
@@ -76,7 +86,11 @@ def print_pdf(page: str) -> bytes:
             "pip install 'chorister[server]', and apt-get install libpango-1.0-0 "
             "libpangoft2-1.0-0 (macOS: brew install pango); or print the HTML from a browser.",
         ) from None
-    drawn: bytes = HTML(string=page).write_pdf()
+    # A drawing inside a page does not see the page's stylesheet there.
+    ready = re.sub(
+        r'(<svg class="chart".*?</title>)', rf"\1<style>{DRAWING}</style>", page, flags=re.DOTALL
+    )
+    drawn: bytes = HTML(string=ready).write_pdf()
     return drawn
 
 
@@ -89,6 +103,15 @@ def figure(value: float | None) -> str:
 
 def _epsilon(value: float | None) -> str:
     return "unbounded" if value is None else f"ε = {figure(value)}"
+
+
+def _labelled(value: float | None) -> Markup:
+    """A figure, with its label where it means nothing."""
+    label = label_of(math.inf if value is None else value)
+    tag = Markup("") if label is None else Markup(' <span class="tag">{}</span>')
+    return Markup("{}{}").format(
+        "unbounded" if value is None else figure(value), tag.format(label) if label else tag
+    )
 
 
 def _moment(unix_s: int) -> str:

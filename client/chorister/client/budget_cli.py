@@ -1,0 +1,226 @@
+"""`chorister budget`: what a voice has cost, what is left, and what one more round would cost."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from chorister.client.home import BUDGET_FILE, LEDGER_FILE, default_folder
+from chorister.shared.console import add_output_options, apply_output_options, print_json, say
+from chorister.shared.errors import BadLedger, UsageError
+from chorister.shared.privacy.budget import ALLOWED_UNFINISHED
+from chorister.shared.privacy.crosscheck import (
+    SERVER,
+    DeviceFacts,
+    JournalFacts,
+    ServerFacts,
+    compare_budgets,
+    compare_with_journal,
+    owner_of,
+)
+from chorister.shared.privacy.events import Epsilon, PrivacyEvent
+from chorister.shared.privacy.figures import label_of
+from chorister.shared.privacy.ledger import verify
+from chorister.shared.privacy.ledger_file import read_lines
+from chorister.shared.privacy.segment_level import segment_accountant
+from chorister.shared.privacy.speaker_level import speaker_accountant
+
+SUMMARY = "show what a voice has cost in privacy, what is left, and what one more round would cost"
+EXAMPLES = """examples:
+  chorister budget
+      this device's own budget
+  chorister budget OUT/state/devices/cedar --server-ledger OUT/ledger.jsonl
+      a device's folder, checked against what the server can show
+  chorister budget OUT/state/server/budget.jsonl
+      what the server counts, device by device
+
+exit status: 0 shown, 1 the budget was altered or restored from a backup, 2 wrong usage"""
+ACCOUNTANTS = {"segment": segment_accountant, "speaker": speaker_accountant}
+MOST_AHEAD = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One account.
+
+    Attributes:
+        account: 'segment', 'speaker', or 'speaker/DEVICE'.
+        epsilon_max: the limit; None for none.
+        delta: of all figures in the row.
+        spent: epsilon of what was spent.
+        reserved: how much more what is reserved makes it.
+        left: limit less what is booked; epsilons do not add up, so rounds tell more.
+        next_round: epsilon after one more round like the last.
+        rounds_left: how many more like the last fit.
+        label: a warning that belongs beside the figures.
+    """
+
+    account: str
+    epsilon_max: float | None
+    delta: float
+    spent: float
+    reserved: float
+    left: float | None
+    next_round: float | None
+    rounds_left: int | None
+    label: str | None
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    options = _parser().parse_args(argv)
+    apply_output_options(options)
+    journal, ledger = _paths(options.path or default_folder())
+    owner, facts = _read(journal)
+    problems = _check(owner, facts, ledger, options.server_ledger)
+    rows = [_row(account, facts) for account in facts.book.accounts()]
+    unfinished, finished = facts.book.outcomes()
+    if options.json:
+        print_json(
+            {
+                "owner": owner, "limits": facts.limits, "accounts": [asdict(row) for row in rows],
+                "rounds_with_a_sum": finished, "rounds_without": unfinished, "problems": problems,
+            }
+        )  # fmt: skip
+    else:
+        _print(owner, facts, rows)
+    if problems:
+        raise BadLedger(
+            "A budget knows every round that its device contributed to.", problems[0],
+            "Put the newest copy of the budget back before this device joins any round.",
+        )  # fmt: skip
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="chorister budget", description=SUMMARY[0].upper() + SUMMARY[1:] + ".",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "path", nargs="?", type=Path, metavar="PATH",
+        help="a device's folder or a budget's journal (default: this device's vault)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--server-ledger", type=Path, metavar="FILE",
+        help="a copy of the server's ledger: shows whether the budget was restored from a backup",
+    )  # fmt: skip
+    add_output_options(parser)
+    return parser
+
+
+def _paths(path: Path) -> tuple[Path, Path | None]:
+    """Return the journal and, if it lies beside it, the device's own ledger."""
+    journal = path / BUDGET_FILE if path.is_dir() else path
+    if not journal.is_file():
+        raise UsageError(
+            "A budget's journal can be read.", f"no {journal}",
+            "No federation was joined here yet; or name the device's folder.",
+        )  # fmt: skip
+    ledger = journal.with_name(LEDGER_FILE)
+    return journal, ledger if ledger.is_file() else None
+
+
+def _read(journal: Path) -> tuple[str, JournalFacts]:
+    facts = JournalFacts()
+    whose, is_journal = owner_of(verify(read_lines(journal), on_entry=facts.follow).owner)
+    if not is_journal:
+        raise UsageError(
+            "A budget's journal is a ledger of bookings.", f"a ledger of '{whose}' in {journal}",
+            f"Give the file {BUDGET_FILE} beside it.",
+        )  # fmt: skip
+    return whose, facts
+
+
+def _check(
+    owner: str, facts: JournalFacts, ledger: Path | None, server_ledger: Path | None
+) -> list[str]:
+    problems: list[str] = []
+    if ledger is not None and owner != SERVER:
+        own = DeviceFacts()
+        if verify(read_lines(ledger), on_entry=own.follow).owner == owner:
+            problems += compare_with_journal(owner, own, facts)
+    if server_ledger is not None:
+        if not server_ledger.is_file():
+            raise UsageError("A ledger can be read.", f"no file {server_ledger}", "Check the path.")
+        server = ServerFacts(frozenset({owner}))
+        verify(read_lines(server_ledger), on_entry=server.follow)
+        problems += compare_budgets(owner, facts, server, None)
+    return problems
+
+
+def _row(account: str, facts: JournalFacts) -> Row:
+    unit = account.partition("/")[0]
+    limit, book = facts.limits.get(unit, {}), facts.book
+    delta, most = limit.get("delta"), limit.get("epsilon_max")
+    if unit not in ACCOUNTANTS or delta is None:
+        raise BadLedger(
+            "A budget's journal notes the limit of every unit that it books.", f"none of '{unit}'",
+            "Restore the budget's journal from a backup.",
+        )  # fmt: skip
+    epsilon = ACCOUNTANTS[unit](delta)
+    spent, booked = book.spent(account), book.events(account)
+    now = epsilon(booked) if booked else 0.0
+    so_far = epsilon(spent) if spent else 0.0
+    next_round = epsilon((*booked, booked[-1])) if booked else None
+    return Row(
+        account, most, delta, so_far, now - so_far, None if most is None else most - now,
+        next_round, _rounds_left(epsilon, booked, most), label_of(now),
+    )  # fmt: skip
+
+
+def _rounds_left(
+    epsilon: Epsilon, booked: tuple[PrivacyEvent, ...], most: float | None
+) -> int | None:
+    """Return how many more rounds like the last fit, None for no end."""
+    if most is None or not booked:
+        return None
+    last = booked[-1]
+
+    def fits(more: int) -> bool:
+        steps = PrivacyEvent(last.mechanism, last.noise_multiplier, last.sample_rate,
+                             last.steps * more)  # fmt: skip
+        return epsilon((*booked, steps)) <= most
+
+    if not fits(1):
+        return 0
+    low, high = 1, 2
+    while high < MOST_AHEAD and fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _print(owner: str, facts: JournalFacts, rows: list[Row]) -> None:
+    whose = "the server's count" if owner == SERVER else f"device {owner}"
+    say(f"Budget of {whose}; epsilon over its whole life, unit by unit, never added")
+    if not rows:
+        say("Nothing is booked.")
+    for row in rows:
+        name = row.account.replace("/", " of device ")
+        most = "no limit" if row.epsilon_max is None else f"of {row.epsilon_max:.4g}"
+        say(f"\n{name} (delta {row.delta:g})")
+        say(f"  spent      {row.spent:8.3f} {most}" + (f"   {row.label}" if row.label else ""))
+        if not math.isclose(row.reserved, 0.0, abs_tol=1e-9):
+            say(f"  reserved   {row.reserved:+8.3f} a round under way, or one that a crash ended")
+        if row.left is not None:
+            say(f"  left       {row.left:8.3f}")
+        if row.next_round is not None:
+            over = row.epsilon_max is not None and row.next_round > row.epsilon_max
+            say(
+                f"  next round {row.next_round:8.3f} in all, if it is like the last"
+                + (": refused, before any training" if over else "")
+            )
+        if row.rounds_left is not None:
+            say(f"  rounds     {row.rounds_left:8} more like the last")
+    unfinished, finished = facts.book.outcomes()
+    if owner != SERVER:
+        say(
+            f"\n{finished} charged rounds came to a sum, {unfinished} did not (as far as known); "
+            f"at {ALLOWED_UNFINISHED} more without than with one, this device stops"
+        )
