@@ -34,7 +34,7 @@ _EXAMPLES = """examples:
 
 It listens to two seconds of your speech first, or takes them from --calibrate, and speaks from then
 on. Wear headphones: a microphone that hears the speaker howls. --file does the same with a
-recording, in the same chunks. Live voices are made by `chorister personalise --live FILE`."""
+recording, in the same chunks. Live voices are made by `chorister personalise --live`."""
 _FRAME_MS = 10
 _MOST_CHUNK_MS = 200
 _MEASURED_STEPS = 300

@@ -23,7 +23,7 @@ _RULE = (
 _EXPORT_AGAIN = "Export it again, or copy it again from where it came."
 _ADVICE = {
     FORMAT: "Name a voice.onnx that `chorister` wrote; live voices run in `chorister live`.",
-    LIVE_FORMAT: "Name a live voice: `chorister personalise --live FILE` writes one.",
+    LIVE_FORMAT: "Name a live voice: `chorister personalise --live` writes one.",
 }
 
 

@@ -69,6 +69,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         help="disturb the source as well: all, none, or some of noise,room,narrow (default: all)",
     )
     parser.add_argument("--rivals", action="store_true", help="also nearest neighbours and filters")
+    parser.add_argument("--streaming", action="store_true", help="also the shipped streaming model")
     parser.add_argument("--weights", type=Path, help="base model, not the shipped one")
     parser.add_argument(
         "--trained",
@@ -159,6 +160,7 @@ def main(argv: list[str]) -> int:
     import torch
 
     from chorister.shared.voice.base import load_base
+    from chorister.shared.voice.stream_weights import load_stream
     from chorister.simulations.conditions import read_conditions
     from chorister.simulations.evaluation import Evaluation, Plan
     from chorister.simulations.evaluation_page import Excerpts, write_page
@@ -171,6 +173,7 @@ def main(argv: list[str]) -> int:
     conditions = read_conditions(options.conditions)
     torch.set_num_threads(options.threads)
     model = load_base(options.weights)
+    streaming = load_stream() if options.streaming else None
     panel, notes = _panel(options)
     pairs = fixed_pairs(len(panel.tested), TESTS, options.targets, options.sources)
     audio = None
@@ -190,7 +193,7 @@ def main(argv: list[str]) -> int:
             model,
             panel,
             pairs,
-            Plan(options.adapt == "personal", options.rivals, conditions),
+            Plan(options.adapt == "personal", options.rivals, conditions, streaming),
             listeners=ears if hearing else None,
             keep=keep,
         )

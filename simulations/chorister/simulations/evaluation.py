@@ -43,11 +43,13 @@ class Plan:
         personal: also adapt the model to each target.
         rivals: also convert by nearest neighbours and differentially.
         conditions: disturbances of the source, each on one source a target.
+        streaming: a streaming model that converts too; None for none.
     """
 
     personal: bool = False
     rivals: bool = False
     conditions: Sequence[str] = ()
+    streaming: VoiceModel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,10 @@ class Evaluation:
                 self.model, voice, wide, adapted=self.plan.personal
             )
             found[systems.DIFFERENTIAL] = systems.differential_converter(profile)
+        stream = self.plan.streaming
+        if stream is not None:
+            heard = profile_from(voice.enrolment, load_speaker_encoder(), stream)
+            found[systems.STREAMING] = systems.stream_converter(stream, heard)
         found[systems.ZERO_SHOT] = systems.model_converter(self.model, profile)
         if self.plan.personal:
             found[systems.PERSONAL] = systems.model_converter(self._personalise(voice, wide), wide)

@@ -27,6 +27,7 @@ MOST_EXCERPTS = 3
 _SHOWN = {
     systems.SOURCE: "Source",
     systems.REAL: "Target, another sentence",
+    systems.STREAMING: "Converted live, zero-shot",
     systems.ZERO_SHOT: "Converted, zero-shot",
     systems.PERSONAL: "Converted, personalised",
 }

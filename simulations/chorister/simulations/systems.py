@@ -9,7 +9,9 @@ from functools import cached_property
 from torch import Tensor
 
 from chorister.shared.types import FeatureSequence, FloatArray, Recording
-from chorister.shared.voice.features import extract_features
+from chorister.shared.voice.f0 import estimate_f0
+from chorister.shared.voice.features import extract_features, log_mel
+from chorister.shared.voice.latency import Latency
 from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile
 from chorister.simulations.rivals import (
@@ -31,6 +33,7 @@ MATCHED = "F0 and spectrum matched"
 WORLD_MATCHED = "WORLD, F0 and spectrum matched"
 NEIGHBOURS = "nearest neighbours"
 DIFFERENTIAL = "differential"
+STREAMING = "streaming, zero-shot"
 ZERO_SHOT = "zero-shot"
 PERSONAL = "personalised"
 SYSTEMS = (
@@ -43,11 +46,12 @@ SYSTEMS = (
     WORLD_MATCHED,
     NEIGHBOURS,
     DIFFERENTIAL,
+    STREAMING,
     ZERO_SHOT,
     PERSONAL,
 )
 COPIES = (VOCODER, WORLD, OWN_VOICE)
-CONVERTED = (ZERO_SHOT, PERSONAL)
+CONVERTED = (STREAMING, ZERO_SHOT, PERSONAL)
 
 
 class Original:
@@ -96,6 +100,18 @@ def model_converter(model: VoiceModel, target: SpeakerProfile) -> Converter:
 
     def convert(original: Original) -> FloatArray:
         features = extract_features(original.recording)
+        return model.convert(features, original.source, target, seed=0)
+
+    return Converter(target, convert)
+
+
+def stream_converter(model: VoiceModel, target: SpeakerProfile) -> Converter:
+    """The streaming model with F0 as a stream has it: the numbers of `chorister live --file`."""
+    delay = Latency(sum(model.settings.encoder_ahead), 1).f0_delay_frames
+
+    def convert(original: Original) -> FloatArray:
+        samples = original.recording.samples
+        features = FeatureSequence(log_mel(samples), estimate_f0(samples, delay))
         return model.convert(features, original.source, target, seed=0)
 
     return Converter(target, convert)

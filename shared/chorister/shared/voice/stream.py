@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from chorister.shared.errors import BadWeights
 from chorister.shared.types import SAMPLE_RATE_HZ, FloatArray
-from chorister.shared.voice.blocks import Block
+from chorister.shared.voice.blocks import Block, TimeConv
 from chorister.shared.voice.decoder import Decoder
 from chorister.shared.voice.encoder import ContentEncoder
 from chorister.shared.voice.features import FFT_SAMPLES
@@ -204,8 +205,15 @@ class _FoldedBlock(nn.Module):
 
     def __init__(self, block: Block, condition: Tensor | None) -> None:
         super().__init__()
-        conv, norm = block.conv.conv, block.norm
-        self.ahead, self.behind = block.conv.ahead, block.conv.behind
+        time, norm = block.conv, block.norm
+        if not isinstance(time, TimeConv):
+            raise BadWeights(
+                "A streaming model mixes frames by convolutions.",
+                type(time).__name__,
+                "Make one with `chorister train-stream`.",
+            )
+        conv = time.conv
+        self.ahead, self.behind = time.ahead, time.behind
         self.shape, self.eps = norm.normalized_shape, norm.eps
         self.narrow, self.adapter = block.narrow, block.adapter
         scale, shift = norm.weight, norm.bias
