@@ -95,6 +95,8 @@ class StageSettings(Settings):
         teacher_weight: the same by GE2E, which the evaluation also judges by (and says so).
         residual_weight: of the similarity to the source beyond the target's own, by GE2E.
         cycle_weight: of the distance between the content of source and converted speech.
+        recall_gain: what the learnt share of recalled sounds is multiplied by at the end: training
+            finds it on small tables, on which the look-up is poorer than on an enrolment.
         fooling_weight: of being taken for real by the critics.
         matching_weight: of the distance between the critics' hidden layers.
         critic_rate: learning rate of the critics.
@@ -118,6 +120,7 @@ class StageSettings(Settings):
     teacher_weight: NotNegative = 0.0
     residual_weight: NotNegative = 0.0
     cycle_weight: NotNegative = 0.0
+    recall_gain: Positive = 1.0
     fooling_weight: NotNegative = 0.0
     matching_weight: NotNegative = 0.0
     critic_rate: Positive = 2e-4

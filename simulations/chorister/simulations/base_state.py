@@ -21,6 +21,7 @@ from chorister.simulations.base_critics import Critics, TeacherVectors
 from chorister.simulations.base_recipe import Recipe, StageSettings
 from chorister.simulations.base_steps import SpeakerJudges, Trainee, set_directions
 from chorister.simulations.ge2e import load_ge2e
+from chorister.simulations.parallel import CPU, Processes
 
 _BETAS = (0.9, 0.98)
 _WEIGHT_DECAY = 0.01
@@ -49,14 +50,22 @@ class Training:
     Args:
         recipe: what to do.
         out: folder for the checkpoint, the log and the weights.
+        processes: this process among those that train together; None for one on the CPU.
+
+    Raises:
+        BadSettings: a batch cannot be shared out evenly among the processes.
     """
 
-    def __init__(self, recipe: Recipe, out: Path) -> None:
+    def __init__(self, recipe: Recipe, out: Path, processes: Processes | None = None) -> None:
         self.recipe = recipe
         self.out = out
+        self.processes = processes or Processes()
+        for stage in recipe.stages:
+            _check_share(stage, self.processes.count)
         torch.manual_seed(recipe.seed)
-        self.trainee = Trainee(VoiceModel(recipe.model.sizes()))
-        self.critics = Critics()
+        lower = self.processes.lower
+        self.trainee = Trainee(VoiceModel(recipe.model.sizes()), lower).to(self.processes.device)
+        self.critics = Critics().to(self.processes.device)
         self.average = copy.deepcopy(self.trainee.model)
         self.stage = 0
         self.step = 0
@@ -79,9 +88,17 @@ class Training:
         """Where the state is kept."""
         return self.out / "checkpoint.pt"
 
+    @property
+    def total_steps(self) -> int:
+        """Steps done in all stages."""
+        return sum(stage.steps for stage in self.recipe.stages[: self.stage]) + self.step
+
     def save(self) -> None:
-        """Writes the state, whole or not at all."""
+        """Writes the state, whole or not at all; the first process does."""
+        if not self.processes.is_first:
+            return
         state = {
+            "processes": self.processes.count,
             "recipe": recipe_digest(self.recipe, self.stages_begun),
             "stage": self.stage,
             "step": self.step,
@@ -100,11 +117,14 @@ class Training:
         """Continues from the checkpoint.
 
         Raises:
-            BadSettings: the checkpoint was made by another recipe (later stages may differ).
+            BadSettings: the checkpoint was made by another recipe (later stages may differ), or
+                by another number of processes, whose data had another order.
             BadWeights: there is no readable checkpoint.
         """
         try:
-            state = torch.load(self.checkpoint_path, weights_only=True)
+            state = torch.load(
+                self.checkpoint_path, weights_only=True, map_location=self.processes.device
+            )
         except (OSError, RuntimeError, ValueError) as error:
             raise BadWeights(
                 "--resume needs the checkpoint of an earlier run.",
@@ -117,6 +137,13 @@ class Training:
                 "A run is resumed with the recipe that it began with.",
                 "a recipe whose data, model or stages so far differ",
                 "Use the old recipe, or start without --resume in another folder.",
+            )
+        # Older checkpoints are of one process.
+        if state.get("processes", 1) != self.processes.count:
+            raise BadSettings(
+                "A run is resumed by as many processes as it began with.",
+                f"{self.processes.count} instead of {state.get('processes', 1)}",
+                "Start it with torchrun --nproc-per-node and that number.",
             )
         self.first_validation = state["first_validation"]
         self._start_optimisers()
@@ -161,7 +188,11 @@ class Training:
             for i in range(_DIRECTION_BATCHES)
         ]
         set_directions(self.average, drawn)
-        save_base(self.average, self.stage_path(self.stage), trained_on=trained_on)
+        with torch.no_grad():
+            self.average.decoder.recall.share.mul_(self.recipe.stages[self.stage].recall_gain)
+        self.processes.share(self.average)
+        if self.processes.is_first:
+            save_base(self.average, self.stage_path(self.stage), trained_on=trained_on)
         self.stage += 1
         self.first_validation = None
         self.step = 0
@@ -172,14 +203,16 @@ class Training:
         """One optimiser step on one batch; returns what to log.
 
         Args:
-            batch: its examples.
+            batch: its examples, of this process.
             judges: of the converted speech; None in a reconstruction stage.
         """
         settings = self.recipe.stages[self.stage]
-        seed = int.from_bytes(
-            hashlib.sha256(f"{self.recipe.seed} {self.stage} {self.step}".encode()).digest()[:6]
-        )
-        generator = torch.Generator().manual_seed(seed)
+        place = f"{self.recipe.seed} {self.stage} {self.step}"
+        if not self.processes.is_first:
+            place += f" {self.processes.rank}"
+        seed = int.from_bytes(hashlib.sha256(place.encode()).digest()[:6])
+        generator = torch.Generator(self.processes.device).manual_seed(seed)
+        batch = batch.to(self.processes.device)
         rate = learning_rate(settings, self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -188,9 +221,11 @@ class Training:
         if loss.critics is not None:
             self.critic_optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss.critics)
+            self.processes.average_gradients(self.critics.parameters())
             self.critic_optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss.total)
+        self.processes.average_gradients(self.trainee.parameters())
         norm = nn.utils.clip_grad_norm_(self.trainee.parameters(), _CLIP_NORM)
         if bool(torch.isfinite(norm)):
             self.optimiser.step()
@@ -218,12 +253,23 @@ def _adam(module: nn.Module, rate: float) -> torch.optim.AdamW:
     )
 
 
-def load_judges(stage: StageSettings) -> SpeakerJudges | None:
+def _check_share(stage: StageSettings, count: int) -> None:
+    """A conversion needs the next example's speaker, so two examples in each process."""
+    least = 1 if stage.kind == "reconstruction" or count == 1 else 2
+    if stage.batch % count or stage.batch // count < least:
+        raise BadSettings(
+            "Each process draws an equal part of a batch, of two examples or more for conversions.",
+            f"a batch of {stage.batch} for {count} processes",
+            "Change the batch in the recipe, or the number of processes.",
+        )
+
+
+def load_judges(stage: StageSettings, device: torch.device = CPU) -> SpeakerJudges | None:
     """What a stage's converted speech is judged by; None for reconstruction."""
     if stage.kind == "reconstruction":
         return None
-    teacher = TeacherVectors(load_ge2e()) if stage.teacher_weight > 0 else None
-    return SpeakerJudges(load_speaker_encoder(), teacher)
+    teacher = TeacherVectors(load_ge2e()).to(device) if stage.teacher_weight > 0 else None
+    return SpeakerJudges(load_speaker_encoder().to(device), teacher)
 
 
 def recipe_digest(recipe: Recipe, stages: int) -> str:

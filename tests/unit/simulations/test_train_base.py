@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from chorister.shared.errors import BadCorpus, BadSettings, BadWeights
 from chorister.shared.voice.base import load_base, trained_on
 from chorister.simulations import base_state, train_base
+from chorister.simulations.augment import AugmentSettings
 from chorister.simulations.base_batches import Batches, warp_matrix
 from chorister.simulations.base_data import (
     cache_name,
@@ -24,7 +26,8 @@ from chorister.simulations.base_data import (
 )
 from chorister.simulations.base_load import load_batches
 from chorister.simulations.base_recipe import read_recipe
-from chorister.simulations.base_state import Training, learning_rate
+from chorister.simulations.base_state import Training, learning_rate, load_judges
+from chorister.simulations.parallel import Processes
 from chorister.simulations.train_base import main
 
 RECIPE = """
@@ -151,6 +154,35 @@ def test_a_step_draws_the_same_batch_whatever_came_before(corpus: Path) -> None:
     assert not torch.equal(first.wav, other.wav)
 
 
+def test_augmentation_changes_the_source_side_alone(corpus: Path) -> None:
+    """The clean batch is the one of a stage without it; each process has examples of its own."""
+    batches = batches_of(corpus)
+    noisy = AugmentSettings(noise_chance=1.0, microphone_chance=1.0)
+    clean = batches.draw(1, 7, 3, 40, 1.2)
+    heard, again = (batches.draw(1, 7, 3, 40, 1.2, noisy) for _ in range(2))
+    changed = {"log_mel", "source_mean", "source_std"}
+    for name in clean.__slots__:
+        assert torch.equal(getattr(heard, name), getattr(again, name)), name
+        assert torch.equal(getattr(heard, name), getattr(clean, name)) == (name not in changed)
+    off = batches.draw(1, 7, 3, 40, 1.2, AugmentSettings())
+    assert torch.equal(off.log_mel, clean.log_mel)
+    other = batches.draw(1, 7, 3, 40, 1.2, noisy, rank=1)
+    assert not torch.equal(other.wav, heard.wav)
+
+
+def test_a_stage_with_augmentation_trains(corpus: Path) -> None:
+    table = "warm_up = 2\n[stages.augment]\nnoise_chance = 0.5\nformant_chance = 0.5\n[[stages]]"
+    (corpus / "recipe.toml").write_text(RECIPE.replace("warm_up = 2\n[[stages]]", table))
+    assert read_recipe(corpus / "recipe.toml").stages[0].augment.noise_chance == 0.5
+    assert run(corpus, "augmented") == 0
+    (corpus / "recipe.toml").write_text(RECIPE)
+    assert run(corpus, "plain") == 0
+    one, other = (
+        load_file(corpus / name / "stage1.safetensors") for name in ("augmented", "plain")
+    )
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
 def test_held_out_speakers_are_not_drawn(corpus: Path) -> None:
     """The training speakers speak at 110 and 210 Hz, the held-out ones between."""
     medians = {
@@ -248,6 +280,18 @@ def test_a_stage_for_the_decoder_leaves_the_content_as_it_was(corpus: Path) -> N
     assert trained_on(corpus / "out" / "stage2.safetensors") == {"11", "12"}
 
 
+def test_the_share_is_multiplied_once_at_the_end_of_its_stage(corpus: Path) -> None:
+    first = RECIPE.split("[[stages]]")
+    shares = []
+    for gain in (1.0, 1.5):
+        more = DECODER_STAGE + f"recall_gain = {gain}\n"
+        (corpus / "recipe.toml").write_text("[[stages]]".join(first[:2]) + more)
+        assert run(corpus, f"out{gain}") == 0
+        weights = load_file(corpus / f"out{gain}" / "stage2.safetensors")
+        shares.append(weights["decoder.recall.share"])
+    assert torch.allclose(1.5 * shares[0], shares[1])
+
+
 def test_a_table_holds_other_frames_of_the_same_speaker(corpus: Path) -> None:
     batches = batches_of(corpus)
     assert batches.draw(0, 0, 4, 32, 1.0).sounds_content.shape[1] == 0
@@ -280,3 +324,56 @@ def test_a_synthetic_speaker_is_a_faster_copy_with_its_labels(corpus: Path) -> N
     pitches = [np.median(one.f0_hz[one.f0_hz > 0]) for one in (slow_ready, fast_ready)]
     assert pitches[1] / pitches[0] == pytest.approx(1.25, rel=0.01)
     assert known_speakers(data, plain.corpus(speeds=(1.25,))) == {"11", "12"}
+
+
+def test_resuming_needs_as_many_processes(corpus: Path) -> None:
+    recipe = read_recipe(corpus / "recipe.toml")
+    Training(recipe, corpus, Processes(count=2)).save()
+    with pytest.raises(BadSettings, match="1 instead of 2"):
+        Training(recipe, corpus).resume()
+    Training(recipe, corpus, Processes(count=2)).resume()
+
+
+def test_another_process_than_the_first_writes_nothing(corpus: Path) -> None:
+    Training(read_recipe(corpus / "recipe.toml"), corpus, Processes(rank=1, count=2)).save()
+    assert not (corpus / "checkpoint.pt").exists()
+
+
+def test_lower_precision_comes_near_and_leaves_weights_and_losses_alone(corpus: Path) -> None:
+    """On a CPU as on a GPU: products in bfloat16, everything that is added up in float32."""
+    recipe = read_recipe(corpus / "recipe.toml")
+    batch = batches_of(corpus).draw(0, 0, 2, 32, 1.2)
+    figures = []
+    for lower in (None, torch.bfloat16):
+        training = Training(recipe, corpus, Processes(lower=lower))
+        training.stage = 1
+        judges = load_judges(recipe.stages[1])
+        figures.append(training.one_step(batch, judges))
+        assert {value.dtype for value in training.trainee.parameters()} == {torch.float32}
+    exact, lowered = figures
+    assert exact != lowered
+    for name in ("reconstruction", "speaker", "critics"):
+        assert lowered[name] == pytest.approx(exact[name], rel=0.05)
+
+
+def test_tensorboard_holds_the_scalars_of_the_log(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setattr(train_base, "_LOG_EVERY", 1)
+    assert run(corpus, "out", "--tensorboard") == 0
+    read = accumulator.EventAccumulator(str(corpus / "out" / "tensorboard")).Reload()
+    lines = [json.loads(line) for line in (corpus / "out" / "log.jsonl").open()]
+    first = [line["reconstruction"] for line in lines if line["stage"] == 1]
+    scalars = read.Scalars("stage 1/reconstruction")
+    assert [scalar.step for scalar in scalars] == [1, 2, 3, 4]
+    assert [scalar.value for scalar in scalars] == pytest.approx(first, rel=1e-4)
+    assert [scalar.step for scalar in read.Scalars("stage 2/critics")] == [5, 6]
+
+
+def test_tensorboard_that_is_missing_says_what_to_install(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(BadSettings, match=r"chorister\[training\]"):
+        run(corpus, "out", "--tensorboard")
