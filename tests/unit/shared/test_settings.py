@@ -20,7 +20,7 @@ from chorister.shared.settings import Federation, SegmentPrivacy, SpeakerPrivacy
         ("round = 3", "'round'", "Did you mean 'rounds'?"),
         ("[training]\nlocal_step = 3", "'training.local_step'", "Did you mean 'local_steps'?"),
         ("[speaker_privacy]\nclip = 1", "'speaker_privacy.clip'", "Did you mean 'clip_norm'?"),
-        ("xyzzy = 1", "'xyzzy'", "Known keys: aggregation, name, private, rounds,"),
+        ("xyzzy = 1", "'xyzzy'", "Known keys: accountability, aggregation, name, private, rounds,"),
     ],
 )
 def test_an_unknown_key_comes_with_the_nearest_known_one(text, found, advice):
