@@ -21,6 +21,7 @@ from chorister.client.personalise import (
 )
 from chorister.client.prepare import enrolment_gain, level_by, segments
 from chorister.client.sealed import announce_plain, plain_is_written, seal_voice
+from chorister.client.stream_export import build_live_voice, export_live_voice
 from chorister.shared.adapter_digest import adapter_digest
 from chorister.shared.errors import BadAudio, BadCorpus
 from chorister.shared.types import Adapter, Recording
@@ -31,6 +32,7 @@ from chorister.shared.voice.profile import profile_from
 from chorister.shared.voice.speaker import SpeakerEncoder
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
+LIVE_SUFFIX = "-live"
 CONTROLLER = "the speaker, on this device alone"
 CONSENT_DAYS = 365
 LEAST_S = 12.0
@@ -70,6 +72,24 @@ class OwnVoice:
     sha256: str
     consent_sha256: str
     result: Personalised
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPermits:
+    """What making a voice file is allowed by.
+
+    Attributes:
+        training: of the personal adapter.
+        export: of the file, for 'conversion' or 'plain_export'.
+    """
+
+    training: consent.Permit
+    export: consent.Permit
+
+    @property
+    def plain(self) -> bool:
+        """Whether the file will be plain."""
+        return self.export.purpose == "plain_export"
 
 
 def read_own_recordings(paths: Sequence[Path]) -> Material:
@@ -122,7 +142,7 @@ def make_own_voice(
     path: Path,
     *,
     home: Home,
-    plain: bool = False,
+    permits: OwnPermits,
     settings: PersonaliseSettings,
     privacy: PersonalPrivacy | None = None,
     on_step: Callable[[int], None] = lambda _: None,
@@ -132,14 +152,14 @@ def make_own_voice(
     The vault keeps the recordings' statistics and the personal adapter, and lists the file.
 
     Args:
-        model: the base; changed in place.
+        model: the base, or a streaming model for a live voice; changed in place.
         base_sha256: its digest.
         adapter: a federation's shared adapter, None for none.
         material: of the speaker.
         encoder: speaker encoder.
         path: the voice file; replaced if it exists.
         home: of the speaker.
-        plain: a plain file, which cannot be recalled.
+        permits: as `ask_permits` gives them; they say whether the file is plain.
         settings: how to train.
         privacy: of the personal adapter alone: the voice file holds the speaker's statistics too,
             which no noise protects.
@@ -148,11 +168,9 @@ def make_own_voice(
     Raises:
         BadAudio: too little speech in the recordings.
         BadWeights: the adapter does not fit.
-        ConsentRefused: the consent does not cover training and the export.
+        ConsentRefused: a permit has ended.
         UsageError: the file cannot be written.
     """
-    training_permit = home.permit("training")
-    export_permit = home.permit("plain_export" if plain else "conversion")
     shared_sha256 = ""
     if adapter is not None:
         attach_adapter(model, adapter)
@@ -167,23 +185,42 @@ def make_own_voice(
         profile,
         (),
         encoder,
-        training_permit,
+        permits.training,
         now_s=home.now_s(),
         settings=settings,
         privacy=privacy,
         on_step=on_step,
     )
-    home.vault.put(PERSONAL_PROFILE, profile.to_bytes(), "features")
-    home.vault.put(PERSONAL_ADAPTER, _personal(model), "adapter")
+    # A streaming model has adapters of its own; the offline ones stay beside them.
+    live = bool(model.settings.encoder_ahead)
+    suffix = LIVE_SUFFIX if live else ""
+    home.vault.put(PERSONAL_PROFILE + suffix, profile.to_bytes(), "features")
+    home.vault.put(PERSONAL_ADAPTER + suffix, _personal(model), "adapter")
+    export, build = (export_live_voice, build_live_voice) if live else (export_voice, build_voice)
     origin = Origin(base_sha256, shared_sha256, home.device.name)
-    if plain:
+    export_permit = permits.export
+    if permits.plain:
         announced = announce_plain(home, path, export_permit)
-        sha256 = export_voice(model, profile, export_permit, origin, path, now_s=home.now_s())
+        sha256 = export(model, profile, export_permit, origin, path, now_s=home.now_s())
         plain_is_written(home, announced, sha256)
     else:
-        data = build_voice(model, profile, export_permit, origin, now_s=home.now_s())
+        data = build(model, profile, export_permit, origin, now_s=home.now_s())
         sha256 = seal_voice(home, data, path, export_permit).sha256
     return OwnVoice(sha256, export_permit.consent_sha256, result)
+
+
+def ask_permits(home: Home, *, plain: bool) -> OwnPermits:
+    """Asks for everything that making a voice file needs, before anything is computed.
+
+    Args:
+        home: of the speaker.
+        plain: for a plain file, which cannot be recalled.
+
+    Raises:
+        ConsentRefused: the consent does not cover training and the export.
+    """
+    training = home.permit("training")
+    return OwnPermits(training, home.permit("plain_export" if plain else "conversion"))
 
 
 def give_own_consent(home: Home, *, plain: bool) -> Home:

@@ -28,6 +28,7 @@ _EXAMPLES = """examples:
   chorister personalise recordings/ --out me.voice --own-voice
   chorister personalise --out me.voice                          after `chorister enrol`
   chorister convert talk.mp3 talk-as-me.wav --voice me.voice
+  chorister personalise recordings/ --out me-live.voice --live
   chorister personalise recordings/ --out me.voice --adapter OUT/adapters/DIGEST.safetensors
   chorister personalise recordings/ --out me.onnx --own-voice --plain
 
@@ -70,6 +71,9 @@ def main(argv: Sequence[str]) -> int:
         help="write a plain ONNX file, which works without the vault and cannot be recalled",
     )
     parser.add_argument(
+        "--live", action="store_true", help="make a live voice, for `chorister live`"
+    )
+    parser.add_argument(
         "--adapter", type=Path, metavar="FILE", help="a federation's shared adapter"
     )
     parser.add_argument("--base", type=Path, metavar="FILE", help="another base model's weights")
@@ -109,6 +113,7 @@ def main(argv: Sequence[str]) -> int:
 def _personalise(options: argparse.Namespace) -> int:
     from chorister.client.adapter_file import read_adapter
     from chorister.client.own_voice import (
+        ask_permits,
         enrolled_material,
         give_own_consent,
         make_own_voice,
@@ -121,6 +126,7 @@ def _personalise(options: argparse.Namespace) -> int:
     from chorister.shared.settings import SegmentPrivacy
     from chorister.shared.voice.base import BASE_WEIGHTS, load_base
     from chorister.shared.voice.speaker import load_speaker_encoder
+    from chorister.shared.voice.stream_weights import STREAM_WEIGHTS, load_stream
 
     if options.out.exists():
         raise UsageError(
@@ -138,13 +144,15 @@ def _personalise(options: argparse.Namespace) -> int:
     # What cannot be read is found before a vault is made.
     named = read_own_recordings(options.recordings) if options.recordings else None
     home = open_or_create_from(options)
+    if options.own_voice and home.consent is None:
+        home = give_own_consent(home, plain=options.plain)
+    permits = ask_permits(home, plain=options.plain)
     material = named or enrolled_material(home)
     for error in material.skipped:
         complain(f"skipped: {error}")
-    if options.own_voice and home.consent is None:
-        home = give_own_consent(home, plain=options.plain)
-    model = load_base(options.base)
-    base_sha256 = hashlib.sha256((options.base or BASE_WEIGHTS).read_bytes()).hexdigest()
+    model = load_stream(options.base) if options.live else load_base(options.base)
+    shipped = STREAM_WEIGHTS if options.live else BASE_WEIGHTS
+    base_sha256 = hashlib.sha256((options.base or shipped).read_bytes()).hexdigest()
     with progress(f"Personalising from {material.seconds:.0f} s", options.steps) as step:
         made = make_own_voice(
             model,
@@ -154,7 +162,7 @@ def _personalise(options: argparse.Namespace) -> int:
             load_speaker_encoder(),
             options.out,
             home=home,
-            plain=options.plain,
+            permits=permits,
             settings=settings,
             privacy=privacy,
             on_step=step,
@@ -194,5 +202,6 @@ def _personalise(options: argparse.Namespace) -> int:
         say("This plain file cannot be recalled: whoever has a copy can speak with your voice.")
     else:
         say(f"Sealed: it opens with the vault {home.folder} alone.")
-    say(f"{options.out}: try it with `chorister convert IN.wav OUT.wav --voice {options.out}`")
+    use = "live" if options.live else "convert IN.wav OUT.wav"
+    say(f"{options.out}: try it with `chorister {use} --voice {options.out}`")
     return 0

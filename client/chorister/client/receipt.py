@@ -46,6 +46,7 @@ _BACKUPS = (
     "Backups of the vault's folder that were made before hold its key file: delete them. Other "
     "copies of the recordings were never Chorister's."
 )
+_CONVERTED = "Audio that was already made with this voice stays where it is: nobody keeps a list."
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def to_html(plain: Mapping[str, Any]) -> str:
 
 def _plain(facts: Facts, device: VerifyKey) -> dict[str, Any]:
     consent, withdrawal = facts.consent, facts.withdrawal
-    limits = [_BACKUPS]
+    limits = [_CONVERTED, _BACKUPS]
     if any("plain" in outcome for _, outcome in facts.files):
         limits.insert(0, _PLAIN)
     if facts.rounds:

@@ -141,9 +141,10 @@ class Vault:
                 another machine, the passphrase is wrong (a damaged key file and a wrong passphrase
                 look the same), or one has to wait after wrong ones.
         """
-        if not even_if_ended:
+        there = (folder / KEY_FILE).exists()
+        if not even_if_ended or not there:
             check_in_use(folder)
-        if (folder / KEY_FILE).exists():
+        if there:
             _check_private(folder)
         return cls(folder, vault_key.open_key(folder, passphrase), randomness)
 

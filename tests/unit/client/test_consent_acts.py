@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from chorister.client import consent_acts, home, outbox, receipt
+from chorister.client import consent_acts, home, outbox, receipt, vault_cli
 from chorister.client import withdraw as withdraw_module
 from chorister.client.budget import DeviceBudget
 from chorister.client.consent import give
@@ -86,6 +86,8 @@ def test_withdrawing_leaves_nothing_that_opens(mine, sealed, tmp_path, capsys):
         main(["renew"])
     with pytest.raises(ConsentRefused, match="was withdrawn"):
         mine.permit("conversion")
+    with pytest.raises(ConsentRefused, match="was withdrawn"):
+        vault_cli.main(["verify"])
     assert main(["withdraw", "--yes"]) == 0
     assert main(["show"]) == 0
     assert "Withdrawn on" in capsys.readouterr().out
