@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from chorister.shared.errors import UsageError
 from chorister.shared.files import write_atomically
+from chorister.shared.page import STYLE
 from chorister.shared.types import SAMPLE_RATE_HZ, FloatArray
 from chorister.shared.voice.audio import save_recording
 from chorister.simulations import systems
@@ -72,7 +73,7 @@ def write_page(path: Path, report: dict[str, Any], excerpts: Excerpts) -> None:
     page = environment.get_template("evaluation.html").render(
         report=report,
         version=version("chorister"),
-        style=Markup((PAGE / "style.css").read_text(encoding="utf-8")),  # noqa: S704 (our own)
+        style=Markup(STYLE),  # noqa: S704 (our own stylesheet)
         tiles=_tiles(report),
         charts=_charts(report),
         excerpts=[_excerpt(target, excerpts) for target in _chosen(excerpts)],

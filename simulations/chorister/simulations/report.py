@@ -11,12 +11,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from chorister.shared.charts import Series, line_chart
 from chorister.shared.errors import BadLedger
 from chorister.shared.files import write_atomically
+from chorister.shared.page import STYLE
 from chorister.shared.privacy.ledger import parse, verify
 from chorister.shared.privacy.ledger_file import read_lines
 from chorister.simulations import verdict
-from chorister.simulations.charts import Series, before_after_chart, line_chart
+from chorister.simulations.charts import before_after_chart
 from chorister.simulations.listening import load_clips
 from chorister.simulations.narrative import tell
 from chorister.simulations.run_record import read_run
@@ -70,7 +72,7 @@ def write_report(run_dir: Path) -> Path:
     ledger = _read_ledger(run_dir / "ledger.jsonl")
     page = environment.get_template("page.html").render(
         run=run,
-        style=Markup((PAGE / "style.css").read_text(encoding="utf-8")),  # noqa: S704 (our own file)
+        style=Markup(STYLE),  # noqa: S704 (our own stylesheet)
         title=f"seed {run['seed']}",
         when=_moment(run["started_s"]),
         headcount=_headcount(run),

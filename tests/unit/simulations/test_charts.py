@@ -3,7 +3,13 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from chorister.simulations.charts import Series, before_after_chart, line_chart, nice_ticks, number
+from chorister.shared.charts import Series, line_chart, nice_ticks, number
+from chorister.simulations.charts import (
+    Span,
+    before_after_chart,
+    interval_chart,
+    spectrogram_chart,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,3 +61,22 @@ def test_better_and_worse_are_told_apart():
     svg = before_after_chart("t", [("up", 1.0, 2.0), ("down", 2.0, 1.0)], x_label="x")
     assert svg.count("way worse") == 1
     assert svg.count("way better") == 1
+
+
+def test_intervals_lie_where_the_axis_says():
+    rows = [Span("real", 1.0, 0.9, 1.0, "a"), Span("none", 0.0, 0.0, 0.0)]
+    root = ET.fromstring(interval_chart("t", rows, x_label="cosine"))  # noqa: S314
+    texts = {t.text: t for t in root.iter("{http://www.w3.org/2000/svg}text")}
+    circles = list(root.iter("{http://www.w3.org/2000/svg}circle"))
+    assert float(circles[0].get("cx")) == pytest.approx(float(texts["1.0"].get("x")), abs=0.2)
+    assert float(circles[1].get("cx")) == pytest.approx(float(texts["0.0"].get("x")), abs=0.2)
+    whisker = root.find("{*}line[@class='whisker a']")
+    assert float(whisker.get("x1")) < float(whisker.get("x2"))
+
+
+def test_a_spectrogram_has_both_axes_with_units():
+    svg = spectrogram_chart("<t>", "data:image/png;base64,AA==", 2.5, 8.0)
+    root = ET.fromstring(svg)  # noqa: S314
+    texts = [t.text for t in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"time, s", "frequency, kHz", "0", "8", "2"} <= set(texts)
+    assert root.find("{*}title").text == "<t>"
