@@ -56,24 +56,23 @@ def _by_level(samples: FloatArray) -> NDArray[np.bool_]:
 
 def _by_silero(samples: FloatArray) -> NDArray[np.bool_]:
     import torch
-    from silero_vad import get_speech_timestamps
 
+    model, find_parts = _silero()
     spoken = np.zeros(len(samples) // HOP_SAMPLES, bool)
-    parts = get_speech_timestamps(
-        torch.from_numpy(samples), _silero(), sampling_rate=SAMPLE_RATE_HZ
-    )
-    for part in parts:
+    for part in find_parts(torch.from_numpy(samples), model, sampling_rate=SAMPLE_RATE_HZ):
         spoken[part["start"] // HOP_SAMPLES : -(-part["end"] // HOP_SAMPLES)] = True
     return spoken
 
 
 @cache
-def _silero() -> Any:
+def _silero() -> tuple[Any, Any]:
+    """The model that the package ships, and the function that runs it."""
     import torch
-    from silero_vad import load_silero_vad
 
-    # The package sets torch to one thread for the whole process.
     threads = torch.get_num_threads()
+    from silero_vad import get_speech_timestamps, load_silero_vad
+
     model = load_silero_vad(onnx=True)
+    # Importing the package sets torch to one thread for the whole process.
     torch.set_num_threads(threads)
-    return model
+    return model, get_speech_timestamps
