@@ -18,6 +18,8 @@ from pydantic import Field, model_validator
 
 from chorister.shared.settings import Settings
 from chorister.shared.types import FloatArray
+from chorister.shared.voice.features import log_mel
+from chorister.shared.voice.profile import speech_frames
 from chorister.simulations.acoustics import (
     Array,
     add_noise,
@@ -42,6 +44,7 @@ _BELL_Q = (0.7, 2.0)
 _SHELF_HZ = (2000.0, 5000.0)
 _PEAK = 0.99
 _ROOM_SEED = 0x700D
+_SMALLEST_SPREAD = 0.1
 
 
 class AugmentSettings(Settings):
@@ -129,6 +132,43 @@ def augment(
     if peak > 1.0:
         heard *= _PEAK / peak
     return heard.astype(np.float32)
+
+
+def heard_features(
+    samples: FloatArray,
+    log_mel_clean: FloatArray,
+    statistics: tuple[FloatArray, FloatArray],
+    settings: AugmentSettings,
+    draw: np.random.Generator,
+) -> tuple[FloatArray, tuple[FloatArray, FloatArray]]:
+    """What the content encoder reads of an augmented example.
+
+    Args:
+        samples: shape (F * 160,), float32, the clean example.
+        log_mel_clean: shape (F, 80), of it.
+        statistics: mel mean and spread of its speaker, shape (80,) each.
+        settings: chances and ranges.
+        draw: as in `augment`.
+
+    Returns:
+        log-mel of shape (F, 80), and the statistics: moved as far as the example's own speech has
+        moved where the speaker is taken to have enrolled in the same way, else as they were.
+
+    Raises:
+        BadSettings: as `augment`.
+    """
+    enrolled_alike = draw.random() < settings.same_channel_chance
+    heard = augment(samples, settings, draw)
+    if np.array_equal(heard, samples):
+        return log_mel_clean, statistics
+    mel = log_mel(heard)
+    if not enrolled_alike:
+        return mel, statistics
+    before, after = speech_frames(log_mel_clean), speech_frames(mel)
+    mean, spread = statistics
+    ratio = (after.std(axis=0) + _SMALLEST_SPREAD) / (before.std(axis=0) + _SMALLEST_SPREAD)
+    moved = mean + after.mean(axis=0) - before.mean(axis=0)
+    return mel, (moved.astype(np.float32), (spread * ratio).astype(np.float32))
 
 
 @lru_cache(maxsize=4 * ROOMS)

@@ -7,7 +7,7 @@ depend on the steps before it, so a killed run resumes with the order that it wo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from chorister.shared.types import MEL_BANDS, FloatArray
 from chorister.shared.voice.features import hz_to_mel, log_mel, mel_edges_hz
 from chorister.shared.voice.frames import HOP_SAMPLES
 from chorister.shared.voice.profile import speech_frames
+from chorister.simulations.augment import AugmentSettings, heard_features
+from chorister.simulations.voice_change import came_from_hz
 
 _WARP_STEPS = 41
 _MOST_REFERENCES = 8
@@ -29,6 +31,7 @@ _TABLE_SIZES = (250, 500, 1000)
 # An utterance that has to be its own table leaves out what surrounds the example.
 _TABLE_MARGIN_FRAMES = 16
 _SMALLEST_TABLE = 60
+_AUGMENT = 0xA6
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,8 @@ class Batch:
 
     Attributes:
         wav: shape (B, F * 160).
-        log_mel: shape (B, F, 80), the content encoder's input, warped.
-        plain_log_mel: shape (B, F, 80), the same without warping.
+        log_mel: shape (B, F, 80), the content encoder's input, augmented and warped.
+        plain_log_mel: shape (B, F, 80), of `wav` as it is.
         f0_hz: shape (B, F).
         phones: shape (B, F), int64, -1 where unknown.
         source_mean: shape (B, 80), statistics for `log_mel`, warped alike.
@@ -102,6 +105,20 @@ class Batch:
     sounds_content: Tensor
     sounds_log_mel: Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device; itself where it is there already."""
+        if self.wav.device == device:
+            return self
+        return Batch(*(getattr(self, one.name).to(device) for one in fields(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """How the source side of one example is changed."""
+
+    settings: AugmentSettings
+    draw: np.random.Generator
+
 
 def statistics_of(mel: FloatArray) -> Statistics:
     """Sums over the speech frames of a log-mel, shape (F, 80)."""
@@ -126,10 +143,7 @@ def warp_matrix(factor: float) -> FloatArray:
             so that 8 kHz stays (vocal tract length perturbation, Jaitly and Hinton 2013).
     """
     centres = mel_edges_hz()[1:-1]
-    nyquist = mel_edges_hz()[-1]
-    knee = 4800.0 * min(factor, 1.0)
-    slope = (nyquist - knee / factor) / (nyquist - knee)
-    source_hz = np.where(centres <= knee, centres / factor, nyquist - slope * (nyquist - centres))
+    source_hz = came_from_hz(centres, factor)
     bands = hz_to_mel(centres)
     rows = [np.interp(hz_to_mel(source_hz), bands, row) for row in np.eye(MEL_BANDS)]
     return np.stack(rows).astype(np.float32)
@@ -183,8 +197,17 @@ class Batches:
         ]
         return np.stack(rows)
 
-    def draw(self, stage: int, step: int, size: int, frames: int, largest_warp: float) -> Batch:
-        """The batch of one step.
+    def draw(
+        self,
+        stage: int,
+        step: int,
+        size: int,
+        frames: int,
+        largest_warp: float,
+        augmentation: AugmentSettings | None = None,
+        rank: int = 0,
+    ) -> Batch:
+        """The batch of one step, or a process's part of it.
 
         Args:
             stage: index of the stage.
@@ -192,11 +215,29 @@ class Batches:
             size: examples.
             frames: length of each; shorter utterances are followed by digital silence.
             largest_warp: at least 1.
+            augmentation: of what the content encoder hears; None for nothing.
+            rank: which of several processes draws; each draws examples of its own.
         """
-        rng = np.random.default_rng([self._seed, stage, step])
+        place = [self._seed, stage, step, *([rank] if rank else [])]
+        rng = np.random.default_rng(place)
         chosen = rng.choice(len(self._speech), size, p=self._chances)
         table = int(rng.choice(_TABLE_SIZES)) if self._content is not None else 0
-        rows = [self._example(self._speech[i], i, frames, largest_warp, rng, table) for i in chosen]
+        sources = augmentation if augmentation is not None and augmentation.active else None
+        rows = [
+            self._example(
+                self._speech[i],
+                i,
+                frames,
+                largest_warp,
+                rng,
+                table,
+                # Draws of their own: without augmentation the data are the same as ever.
+                None
+                if sources is None
+                else _Source(sources, np.random.default_rng([*place, _AUGMENT, row])),
+            )
+            for row, i in enumerate(chosen)
+        ]
         columns = zip(*rows, strict=True)
         return Batch(*(torch.from_numpy(np.stack(column)) for column in columns))
 
@@ -208,6 +249,7 @@ class Batches:
         largest_warp: float,
         rng: np.random.Generator,
         table: int,
+        source: _Source | None,
     ) -> tuple[NDArray[np.generic], ...]:
         start = int(rng.integers(max(len(one.f0_hz) - frames, 0) + 1))
         kept = slice(start, start + frames)
@@ -221,6 +263,11 @@ class Batches:
         warp = _WARPS[largest_warp][int(rng.integers(_WARP_STEPS))]
         source_mean, source_std = self._reference_statistics(one.speaker, index, rng)
         target_mean, target_std = self._reference_statistics(one.speaker, index, rng)
+        heard = mel
+        if source is not None:
+            heard, (source_mean, source_std) = heard_features(
+                wav, mel, (source_mean, source_std), source.settings, source.draw
+            )
         vectors = self._vectors[one.speaker]
         count = int(rng.integers(1, _MOST_REFERENCES + 1))
         mixed = rng.dirichlet(np.ones(count)) @ vectors[rng.integers(len(vectors), size=count)]
@@ -228,7 +275,7 @@ class Batches:
         phones[: frames - short] = one.phones[kept]
         return (
             wav,
-            mel @ warp,
+            heard @ warp,
             mel,
             np.pad(one.f0_hz[kept], (0, short)),
             phones,

@@ -20,6 +20,7 @@ from chorister.simulations.base_critics import (
     matching_loss,
 )
 from chorister.simulations.base_recipe import StageSettings
+from chorister.simulations.parallel import lower_precision
 
 # Name of a loss to its weight and its value.
 Terms = dict[str, tuple[float, Tensor]]
@@ -58,11 +59,14 @@ class Trainee(nn.Module):
 
     Args:
         model: the voice model.
+        lower: type of the model's products and convolutions; None for float32. The vocoder, whose
+            phase is float64, and all losses stay as they are.
     """
 
-    def __init__(self, model: VoiceModel) -> None:
+    def __init__(self, model: VoiceModel, lower: torch.dtype | None = None) -> None:
         super().__init__()
         self.model = model
+        self.lower = lower
         self.phones = nn.Linear(model.settings.content, len(PHONES))
         self.spectral = SpectralLoss()
         self.log_mel = LogMel()
@@ -85,12 +89,14 @@ class Trainee(nn.Module):
             critics: adversarial stages only.
         """
         model = self.model
-        content = model.encoder(batch.log_mel, batch.source_mean, batch.source_std)
-        noisy = with_noise(content, stage.content_noise, generator)
-        condition = model.decoder.condition(batch.vector, batch.target_mean, batch.target_std)
-        envelopes = model.decoder(noisy, batch.f0_hz, condition, _recalled(model, noisy, batch))
-        hiss = torch.randn(batch.wav.shape, generator=generator)
-        wav = model.vocoder(*envelopes, batch.f0_hz, hiss)
+        with lower_precision(self.lower, batch.wav):
+            content = model.encoder(batch.log_mel, batch.source_mean, batch.source_std).float()
+            noisy = with_noise(content, stage.content_noise, generator)
+            condition = model.decoder.condition(batch.vector, batch.target_mean, batch.target_std)
+            recalled = _recalled(model, noisy, batch)
+            harmonic, breath = model.decoder(noisy, batch.f0_hz, condition, recalled)
+        hiss = torch.randn(batch.wav.shape, generator=generator, device=batch.wav.device)
+        wav = model.vocoder(harmonic.float(), breath.float(), batch.f0_hz, hiss)
         terms = {
             "reconstruction": (1.0, self.spectral(wav, batch.wav).mean()),
             "phones": (stage.phone_weight, self._phone_loss(noisy, batch)),
@@ -138,12 +144,14 @@ class Trainee(nn.Module):
         model = self.model
         mean, std = batch.target_mean.roll(1, 0), batch.target_std.roll(1, 0)
         f0_hz = swap_pitch(batch.f0_hz, batch.log_f0)
-        condition = model.decoder.condition(batch.vector.roll(1, 0), mean, std)
-        recalled = _recalled(model, noisy, batch, of_next=True)
-        envelopes = model.decoder(noisy, f0_hz, condition, recalled)
-        wav: Tensor = model.vocoder(*envelopes, f0_hz, hiss)
+        with lower_precision(self.lower, batch.wav):
+            condition = model.decoder.condition(batch.vector.roll(1, 0), mean, std)
+            recalled = _recalled(model, noisy, batch, of_next=True)
+            harmonic, breath = model.decoder(noisy, f0_hz, condition, recalled)
+        wav: Tensor = model.vocoder(harmonic.float(), breath.float(), f0_hz, hiss)
         mel = self.log_mel(wav)
-        again = model.encoder(mel, mean, std)
+        with lower_precision(self.lower, batch.wav):
+            again = model.encoder(mel, mean, std).float()
         own = _distance(judges.own(mel), batch.centroid)
         terms["speaker"] = (stage.speaker_weight, own)
         terms["cycle"] = (stage.cycle_weight, (again - content.detach()).square().mean())
@@ -226,7 +234,8 @@ def set_directions(model: VoiceModel, batches: list[Batch]) -> None:
         batches: what to compute them on.
     """
     rows = []
-    for batch in batches:
+    device = next(model.parameters()).device
+    for batch in (one.to(device) for one in batches):
         content = model.encoder(batch.plain_log_mel, batch.target_mean, batch.target_std)
         condition = model.decoder.condition(batch.vector, batch.target_mean, batch.target_std)
         rows.append(model.decoder.hidden(content, batch.f0_hz, condition).flatten(0, 1))
@@ -249,12 +258,13 @@ def validation_loss(trainee: Trainee, batches: list[Batch], seed: int) -> float:
         batches: always the same ones.
         seed: of the vocoder's noise.
     """
-    generator = torch.Generator().manual_seed(seed)
     model, total = trainee.model, []
-    for batch in batches:
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    for batch in (one.to(device) for one in batches):
         content = model.encoder(batch.plain_log_mel, batch.target_mean, batch.target_std)
         condition = model.decoder.condition(batch.vector, batch.target_mean, batch.target_std)
-        hiss = torch.randn(batch.wav.shape, generator=generator)
+        hiss = torch.randn(batch.wav.shape, generator=generator, device=device)
         envelopes = model.decoder(content, batch.f0_hz, condition, _recalled(model, content, batch))
         wav = model.vocoder(*envelopes, batch.f0_hz, hiss)
         total.append(trainee.spectral(wav, batch.wav).mean())

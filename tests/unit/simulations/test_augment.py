@@ -10,7 +10,8 @@ import pytest
 from chorister.shared.errors import BadSettings
 from chorister.shared.types import FloatArray
 from chorister.shared.voice.energy import frame_energy_db, speech_level_db
-from chorister.simulations.augment import AugmentSettings, augment
+from chorister.shared.voice.features import log_mel
+from chorister.simulations.augment import AugmentSettings, augment, heard_features
 
 Speech = Callable[[float, int], FloatArray]
 ALL = AugmentSettings(pitch_chance=1.0, formant_chance=1.0, noise_chance=1.0, microphone_chance=1.0)
@@ -109,3 +110,28 @@ def test_rooms_are_shared_by_examples(speech: Speech) -> None:
     assert not np.array_equal(heard, samples)
     assert speech_level_db(heard) == pytest.approx(speech_level_db(samples), abs=4.0)
     np.testing.assert_array_equal(heard, augment(samples, settings, rng(1)))
+
+
+def test_unchanged_examples_keep_their_features(speech: Speech) -> None:
+    samples = speech(1.6, 0)
+    mel, statistics = log_mel(samples), (np.zeros(80, np.float32), np.ones(80, np.float32))
+    found, kept = heard_features(samples, mel, statistics, AugmentSettings(), rng())
+    assert found is mel
+    assert kept is statistics
+
+
+@pytest.mark.parametrize("alike", [0.0, 1.0])
+def test_statistics_follow_the_channel_of_those_who_enrolled_in_it(
+    speech: Speech, alike: float
+) -> None:
+    samples = speech(3.0, 1)
+    mel = log_mel(samples)
+    statistics = (mel.mean(axis=0), mel.std(axis=0))
+    settings = AugmentSettings(microphone_chance=1.0, same_channel_chance=alike)
+    heard, (mean, _) = heard_features(samples, mel, statistics, settings, rng(2))
+    colour = (heard - mel)[mel.mean(axis=1) > -6].mean(axis=0)
+    assert np.abs(colour).max() > 0.3
+    if alike:
+        assert np.abs(mean - statistics[0] - colour).max() < 0.15
+    else:
+        np.testing.assert_array_equal(mean, statistics[0])
