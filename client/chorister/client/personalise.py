@@ -1,8 +1,9 @@
 """The personal adapter: plain training on one's own speech, for one's own device alone.
 
-It is trained on top of the current shared adapter, stops when held-out segments stop improving, and
-is kept only if it is better than doing without: lower loss on held-out segments, and conversions
-of other speech no further from the speaker. Else the zero-shot voice stays, and the result says so.
+It is trained on top of the current shared adapter, stops when conversions stop improving, and is
+kept only if it is better than doing without: conversions of other speech nearer to the speaker by
+the speaker encoder and by a judge that it was not trained on, their words kept, and held-out
+segments reconstructed as well. Else the zero-shot voice stays, and the result says so.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -19,23 +20,20 @@ from pydantic import Field
 from torch import Tensor
 
 from chorister.client.consent import Permit
+from chorister.client.personal_judge import Opinion, PersonalJudge, Probe
+from chorister.client.personal_lessons import Lessons, VoiceEncoder, disguised
 from chorister.client.personal_privacy import PersonalPrivacy, PrivateSteps
 from chorister.shared.errors import BadAudio, BadSettings
 from chorister.shared.privacy.events import PrivacyEvent
-from chorister.shared.settings import Positive, Settings
-from chorister.shared.types import SAMPLE_RATE_HZ, FeatureSequence, Recording
+from chorister.shared.settings import NotNegative, Positive, Settings
+from chorister.shared.types import SAMPLE_RATE_HZ, Recording
 from chorister.shared.voice import adapters
-from chorister.shared.voice.batches import hiss_for, own_voice_batch, select
+from chorister.shared.voice.batches import hiss_for, own_voice_batch
 from chorister.shared.voice.features import extract_features, log_mel
 from chorister.shared.voice.losses import SpectralLoss
-from chorister.shared.voice.model import VoiceBatch, VoiceModel
-from chorister.shared.voice.profile import (
-    MOST_SOUNDS,
-    Encoder,
-    Listener,
-    SpeakerProfile,
-    profile_from,
-)
+from chorister.shared.voice.model import VoiceModel
+from chorister.shared.voice.phones import find_recogniser
+from chorister.shared.voice.profile import Listener, SpeakerProfile, profile_from
 
 _MAX_HELD_OUT = 12
 _MAX_PROBES = 6
@@ -43,6 +41,8 @@ _PROBE_SAMPLES = 4 * SAMPLE_RATE_HZ
 _DISGUISES = (0.84, 1.19)
 # The vocoder's noise is the same before and after, so that only the adapter differs.
 _JUDGE_SEED = 0
+# The adapter also learns what conversions sound like, which may cost its own voice a little.
+LARGEST_LOSS_RATIO = 1.02
 
 
 class PersonaliseSettings(Settings):
@@ -53,6 +53,9 @@ class PersonaliseSettings(Settings):
         steps: optimiser steps at most.
         batch_size: segments a step.
         learning_rate: of AdamW at the start; it falls to zero along a cosine.
+        likeness_weight: of 1 - cosine between what is said and the speaker's vector.
+        cycle_weight: of the squared distance between its content and what was to be said.
+        content_noise: standard deviation of the noise on the content.
         check_every: steps between two looks at the held-out segments.
         patience: looks without improvement after which training stops.
         max_s: training stops after this many seconds, for a slow machine; the result then depends
@@ -61,10 +64,13 @@ class PersonaliseSettings(Settings):
     """
 
     rank: Annotated[int, Field(ge=0, le=64)] = 16
-    steps: Annotated[int, Field(ge=1, le=10_000)] = 48
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 120
     batch_size: Annotated[int, Field(ge=1, le=64)] = 6
-    learning_rate: Positive = 6e-3
-    check_every: Annotated[int, Field(ge=1, le=1000)] = 8
+    learning_rate: Positive = 5e-3
+    likeness_weight: NotNegative = 6.0
+    cycle_weight: NotNegative = 0.5
+    content_noise: NotNegative = 0.1
+    check_every: Annotated[int, Field(ge=1, le=1000)] = 20
     patience: Annotated[int, Field(ge=1, le=1000)] = 3
     max_s: Positive | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -77,6 +83,8 @@ class Personalised:
     Attributes:
         kept: True if the adapter is in the model now; False if zero-shot is better and was kept.
         adapter: the tensors by name; empty if not kept.
+        opinion_before: what a judge that nothing is trained on thinks of conversions, zero-shot.
+        opinion_after: the same with the adapter that looked best; None if none looked better.
         loss_before: mean over held-out segments, zero-shot.
         loss_after: the same with the adapter; with the last one tried, if none was kept.
         similarity_before: mean cosine of conversions with the speaker's vector, zero-shot.
@@ -93,6 +101,8 @@ class Personalised:
     loss_after: float
     similarity_before: float
     similarity_after: float
+    opinion_before: Opinion
+    opinion_after: Opinion | None
     steps: int
     seconds: float
     event: PrivacyEvent | None = None
@@ -106,6 +116,12 @@ class Personalised:
             f"held-out loss {self.loss_before:.3f} -> {self.loss_after:.3f}, "
             f"similarity {self.similarity_before:.3f} -> {self.similarity_after:.3f}"
         )
+        if self.opinion_after is not None:
+            before, after = self.opinion_before, self.opinion_after
+            figures += (
+                f"; by a judge that was not trained on: likeness {before.likeness:.3f} -> "
+                f"{after.likeness:.3f}, {after.words_by} {before.words:.3f} -> {after.words:.3f}"
+            )
         if self.kept:
             return f"Personalised in {self.steps} steps ({figures})."
         return f"Personalising did not help ({figures}): the zero-shot voice is kept."
@@ -117,7 +133,7 @@ def personalise(
     held_out: Sequence[Recording],
     profile: SpeakerProfile,
     probes: Sequence[Recording],
-    encoder: Encoder,
+    encoder: VoiceEncoder,
     permit: Permit,
     *,
     now_s: int,
@@ -138,7 +154,7 @@ def personalise(
         probes: speech of others to convert as a test; those with too little speech are left out.
             Where none is left, the speaker's own held-out speech is disguised (`disguised`). At
             most 6 are used, and 4 s of each.
-        encoder: speaker encoder that judges the conversions.
+        encoder: speaker encoder that the adapter learns from and that judges the conversions.
         permit: for 'training'.
         now_s: Unix time.
         settings: how to train.
@@ -164,39 +180,31 @@ def personalise(
     adapters.detach_personal(model)
     model.requires_grad_(False)
     before = judge.look(model)
+    independent = PersonalJudge([*training, *held_out], judge.probes, profile, find_recogniser())
+    opinion, second = independent.look(model), None
     steps, best, last = _train(
-        model, training, profile, judge, before, settings, privacy, began, on_step
+        model, training, profile, encoder, judge, before, settings, privacy, began, on_step
     )
-    kept = best is not None
     if best is not None:
         adapters.write_personal(model, best.adapter)
-    else:
+        second = independent.look(model)
+    kept = second is not None and second.beats(opinion)
+    if not kept:
         adapters.detach_personal(model)
     after = (best or last).seen
     return Personalised(
         kept,
-        best.adapter if best is not None else {},
+        best.adapter if kept and best is not None else {},
         before.loss,
         after.loss,
         before.similarity,
         after.similarity,
+        opinion,
+        second,
         steps,
         time.monotonic() - began,
         None if privacy is None else privacy.event(len(training), settings.batch_size, steps),
     )
-
-
-def disguised(recording: Recording, factor: float) -> Recording:
-    """The recording played faster or slower: pitch and formants of somebody else.
-
-    Args:
-        recording: any.
-        factor: below 1 gives a deeper, larger voice; 0.5 to 2.
-    """
-    count = round(len(recording.samples) / factor)
-    places = np.arange(count) * factor
-    samples = np.interp(places, np.arange(len(recording.samples)), recording.samples)
-    return Recording(samples.astype(np.float32), f"{recording.name}*{factor}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +213,8 @@ class _Seen:
     similarity: float
 
     def beats(self, zero_shot: _Seen) -> bool:
-        return self.loss < zero_shot.loss and self.similarity >= zero_shot.similarity
+        sound = self.loss < LARGEST_LOSS_RATIO * zero_shot.loss
+        return sound and self.similarity > zero_shot.similarity
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +231,7 @@ class _Judge:
         held_out: list[Recording],
         probes: Sequence[Recording],
         profile: SpeakerProfile,
-        encoder: Encoder,
+        encoder: VoiceEncoder,
         listener: Listener,
     ) -> None:
         self._listener = listener
@@ -237,12 +246,13 @@ class _Judge:
         if not usable:
             own = np.concatenate([segment.samples for segment in held_out])
             usable = [self._read(disguised(Recording(own, "own"), f)) for f in _DISGUISES]
-        self._probes = usable
+        self.probes = usable
         self._loss = SpectralLoss()
 
-    def _read(self, probe: Recording) -> tuple[FeatureSequence, SpeakerProfile]:
+    def _read(self, probe: Recording) -> Probe:
         part = Recording(probe.samples[:_PROBE_SAMPLES], probe.name)
-        return extract_features(part), profile_from([part], self._encoder, self._listener)
+        source = profile_from([part], self._encoder, self._listener)
+        return Probe(part.samples, extract_features(part), source)
 
     def look(self, model: VoiceModel) -> _Seen:
         """Both figures."""
@@ -257,8 +267,8 @@ class _Judge:
     def similarity(self, model: VoiceModel) -> float:
         """Mean cosine between conversions of the probes and the speaker's vector."""
         cosines = []
-        for features, source in self._probes:
-            speech = model.convert(features, source, self._profile, seed=_JUDGE_SEED)
+        for probe in self.probes:
+            speech = model.convert(probe.features, probe.source, self._profile, seed=_JUDGE_SEED)
             cosines.append(float(self._encoder.embed(log_mel(speech)) @ self._profile.vector))
         return float(np.mean(cosines))
 
@@ -267,6 +277,7 @@ def _train(
     model: VoiceModel,
     training: Sequence[Recording],
     profile: SpeakerProfile,
+    encoder: VoiceEncoder,
     judge: _Judge,
     zero_shot: _Seen,
     settings: PersonaliseSettings,
@@ -282,21 +293,19 @@ def _train(
     adam = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, settings.steps)
     generator = torch.Generator().manual_seed(settings.seed)
-    batch, targets = own_voice_batch(training, profile)
-    with torch.inference_mode():
-        content = model.encoder(batch.log_mel, batch.source_mel_mean, batch.source_mel_std)
-    content = content.clone()
-    # By DP-SGD a segment's step may not depend on the other segments.
-    tables = None if privacy is not None or len(training) < 2 else _Halves(batch, content)
-    loss_of = SpectralLoss()
+    lessons = Lessons(
+        model,
+        training,
+        profile,
+        encoder,
+        likeness_weight=settings.likeness_weight,
+        cycle_weight=settings.cycle_weight,
+        content_noise=settings.content_noise,
+        apart=privacy is not None,
+    )
 
     def loss(rows: Tensor) -> Tensor:
-        own = select(batch, rows)
-        if tables is not None:
-            own = tables.give(own, rows)
-        speech = _speak(model, own, content[rows], hiss_for(own, generator))
-        each: Tensor = loss_of(speech, targets[rows])
-        return each
+        return lessons.loss(rows, generator)
 
     def plain_step() -> None:
         rows = torch.randperm(len(training), generator=generator)[: settings.batch_size]
@@ -314,7 +323,7 @@ def _train(
     step = plain_step if private is None else private.step
     best: _Candidate | None = None
     last = _Candidate(zero_shot, adapters.read_personal(model))
-    lowest = zero_shot.loss
+    nearest = zero_shot.similarity
     worse = done = 0
     while done < settings.steps and worse < settings.patience:
         if settings.max_s is not None and time.monotonic() - began > settings.max_s:
@@ -325,46 +334,11 @@ def _train(
         on_step(1)
         if done % settings.check_every == 0 or done == settings.steps:
             last = _Candidate(judge.look(model), adapters.read_personal(model))
-            worse = worse + 1 if last.seen.loss >= lowest else 0
-            lowest = min(lowest, last.seen.loss)
-            if last.seen.beats(zero_shot) and (best is None or last.seen.loss < best.seen.loss):
+            worse = worse + 1 if last.seen.similarity <= nearest else 0
+            nearest = max(nearest, last.seen.similarity)
+            if last.seen.beats(zero_shot) and last.seen.similarity == nearest:
                 best = last
     if private is not None:
         private.close()
     model.requires_grad_(False)
     return done, best, last
-
-
-class _Halves:
-    """Tables of sounds for training segments: a segment that recalled itself would trust it."""
-
-    def __init__(self, batch: VoiceBatch, content: Tensor) -> None:
-        # Neighbouring segments are of one recording, so every other one is in the other half.
-        self._half = torch.arange(len(content)) % 2
-        others = [self._half != half for half in (0, 1)]
-        count = min(MOST_SOUNDS, *(int(rows.sum()) * content.shape[1] for rows in others))
-        self._content, self._log_mel = (
-            torch.stack([_spread(values[rows].flatten(0, 1), count) for rows in others])
-            for values in (content, batch.log_mel)
-        )
-
-    def give(self, own: VoiceBatch, rows: Tensor) -> VoiceBatch:
-        """The batch of some segments, each with the table of the half that it is not in."""
-        half = self._half[rows]
-        return replace(own, sounds_content=self._content[half], sounds_log_mel=self._log_mel[half])
-
-
-def _spread(values: Tensor, count: int) -> Tensor:
-    """`count` rows, evenly spaced."""
-    return values[torch.linspace(0, len(values) - 1, count).round().long()]
-
-
-def _speak(model: VoiceModel, batch: VoiceBatch, content: Tensor, hiss: Tensor) -> Tensor:
-    """`VoiceModel.forward` from content on: the encoder is frozen, so it runs once only."""
-    condition = model.decoder.condition(
-        batch.target_vector, batch.target_mel_mean, batch.target_mel_std
-    )
-    recalled = model.decoder.recall(content, batch.sounds_content, batch.sounds_log_mel)
-    harmonic, noise = model.decoder(content, batch.f0_hz, condition, recalled)
-    speech: Tensor = model.vocoder(harmonic, noise, batch.f0_hz, hiss)
-    return speech

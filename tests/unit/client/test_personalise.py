@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from chorister.client import personalise as personalise_module
 from chorister.client.consent import Permit
+from chorister.client.personal_judge import WORDS_BY_CONTENT, Opinion
+from chorister.client.personal_lessons import disguised
 from chorister.client.personal_privacy import PersonalPrivacy
-from chorister.client.personalise import (
-    Personalised,
-    PersonaliseSettings,
-    disguised,
-    personalise,
-)
+from chorister.client.personalise import Personalised, PersonaliseSettings, personalise
 from chorister.client.prepare import segments
 from chorister.shared.errors import BadAudio, BadSettings, ConsentRefused
 from chorister.shared.privacy.charges import personal_event
@@ -53,6 +51,30 @@ class Judging:
         cosine = self._cosines.pop(0) if len(self._cosines) > 1 else self._cosines[0]
         vector = cosine * self._vector + np.sqrt(1 - cosine**2) * self._across
         return vector.astype(np.float32)
+
+    def __call__(self, log_mel: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(self._vector).expand(len(log_mel), -1)
+
+
+class Approving:
+    """A second judge that likes every adapter, or none."""
+
+    approves = True
+
+    def __init__(self, *_: object) -> None:
+        self._looks = 0
+
+    def look(self, _: VoiceModel) -> Opinion:
+        self._looks += 1
+        likeness = 0.1 * self._looks if self.approves else -0.1 * self._looks
+        return Opinion(likeness, 0.5, WORDS_BY_CONTENT)
+
+
+@pytest.fixture(autouse=True)
+def second_judge(monkeypatch: pytest.MonkeyPatch) -> type[Approving]:
+    monkeypatch.setattr(personalise_module, "PersonalJudge", Approving)
+    monkeypatch.setattr(Approving, "approves", True)
+    return Approving
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +139,17 @@ def test_an_adapter_that_helps_is_kept(
     assert "Personalised" in done.verdict()
 
 
+def test_one_that_the_second_judge_does_not_like_is_not_kept(
+    small_model: VoiceModel, material, target, probe, permits: Permits, second_judge
+) -> None:
+    second_judge.approves = False
+    done = run(small_model, material, target, probe, permits("training"), [0.5, 0.6])
+    assert not done.kept
+    assert not done.adapter
+    assert small_model.decoder.condition.offset is None
+    assert "was not trained on" in done.verdict()
+
+
 def test_one_that_moves_away_from_the_speaker_is_not_kept(
     small_model: VoiceModel, material, target, probe, permits: Permits
 ) -> None:
@@ -132,10 +165,10 @@ def test_one_that_moves_away_from_the_speaker_is_not_kept(
 def test_one_that_learns_nothing_stops_early_and_is_not_kept(
     small_model: VoiceModel, material, target, probe, permits: Permits
 ) -> None:
-    """At a learning rate that float32 swallows, the held-out loss stays what it was."""
+    """At a learning rate that float32 swallows, conversions stay what they were."""
     settings = QUICK.model_copy(update={"steps": 100, "patience": 2, "learning_rate": 1e-30})
     names = set(small_model.state_dict())
-    done = run(small_model, material, target, probe, permits("training"), [0.5, 0.9], settings)
+    done = run(small_model, material, target, probe, permits("training"), [0.5], settings)
     assert not done.kept
     assert done.steps == 8, "a patience of two looks, four steps each"
     assert set(small_model.state_dict()) == names
@@ -157,9 +190,10 @@ def test_the_same_seed_gives_the_same_adapter(
 ) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    rising = [0.5, 0.6]
     try:
         again = [
-            run(copy.deepcopy(small_model), material, target, probe, permits("training"), [0.5], s)
+            run(copy.deepcopy(small_model), material, target, probe, permits("training"), rising, s)
             for s in (QUICK, QUICK, QUICK.model_copy(update={"seed": 1}))
         ]
     finally:
@@ -283,11 +317,12 @@ def test_no_segment_recalls_itself(
         return honest(self, content, sounds_content, sounds_log_mel)
 
     monkeypatch.setattr(recall, "forward", watched)
-    run(small_model, material, target, probe, permits("training"))
+    plain = QUICK.model_copy(update={"content_noise": 0.0})
+    run(small_model, material, target, probe, permits("training"), settings=plain)
     assert seen
     for content, table in seen:
         for own, known in zip(content, table, strict=True):
             assert torch.cdist(own, known).min() > 1e-4
-    (own, known), *_ = ((c, t) for c, t in seen if len(c) > 1)
-    # The rows of a batch are of both halves, and each one's neighbours have its frames.
-    assert any(torch.cdist(a, b).min() < 1e-4 for a in own for b in known)
+    # The rows of a batch are of both halves, and where one is not disguised the others' tables
+    # have its frames.
+    assert any(torch.cdist(a, b).min() < 1e-4 for own, known in seen for a in own for b in known)
