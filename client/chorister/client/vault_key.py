@@ -95,7 +95,11 @@ def open_key(
         # Counted before it is made: a process killed in between gains no attempt.
         _count(attempts, failures + 1, clock())
         wrapping = stretch(passphrase, plain["salt"], plain["costs"])
-        key = _unwrap(folder, plain, wrapping)
+        try:
+            key = _unwrap(folder, plain, wrapping)
+        except VaultError:
+            _count(attempts, failures + 1, clock())  # the wait begins now: that took a while
+            raise
         attempts.unlink()
         sync_folder(folder)
         return key
