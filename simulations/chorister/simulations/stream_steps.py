@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from chorister.shared.errors import BadSettings
 from chorister.shared.voice.encoder import with_noise
 from chorister.shared.voice.model import VoiceModel
 from chorister.simulations.base_batches import Batch
@@ -43,6 +44,42 @@ def streaming_form(
             state[name] = _moved(state[name], centre, ahead)
     student.load_state_dict(state)
     return student
+
+
+def moved_to_base(student: VoiceModel, old: VoiceModel, new: VoiceModel) -> VoiceModel:
+    """A streaming model of one base as one of its successor, without training.
+
+    What the student learnt beyond the old base's streaming form is added to the new one's. Its
+    encoder stays as it is.
+
+    Args:
+        student: made from the old base.
+        old: offline model that it was made from.
+        new: offline model of the same sizes and with the same encoder, trained on from the old one.
+
+    Returns:
+        a new model; the shared adapter's directions are still the new base's own.
+
+    Raises:
+        BadSettings: the sizes differ.
+    """
+    ahead = (student.settings.encoder_ahead, student.settings.decoder_ahead)
+    before, after = (streaming_form(base, *ahead).state_dict() for base in (old, new))
+    moved = streaming_form(new, *ahead)
+    own = student.state_dict()
+    if any(moved.settings != one.settings for one in (student, streaming_form(old, *ahead))):
+        raise BadSettings(
+            "A streaming model moves to a base of the same sizes.",
+            f"{student.settings} and {new.settings}",
+            "Train it anew with `chorister train-stream`.",
+        )
+    for name, value in after.items():
+        if name.startswith("encoder."):
+            after[name] = own[name]
+        elif "directions" not in name:
+            after[name] = value + own[name] - before[name]
+    moved.load_state_dict(after)
+    return moved
 
 
 def _moved(weight: Tensor, centre: int, ahead: int) -> Tensor:

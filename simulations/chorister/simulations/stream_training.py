@@ -31,7 +31,8 @@ class StreamTraining:
         recipe: what to do.
         teacher: the offline model.
         base_sha256: digest of the offline model's weights.
-        encoder: a streaming model whose encoder is taken as it is: its phase is left out.
+        start: a streaming model to go on from; its encoder is taken as it is, so the first phase is
+            left out. None starts from the offline model.
         out: folder for the checkpoint, the log and the weights.
     """
 
@@ -40,7 +41,7 @@ class StreamTraining:
         recipe: StreamRecipe,
         teacher: VoiceModel,
         base_sha256: str,
-        encoder: VoiceModel | None,
+        start: VoiceModel | None,
         out: Path,
     ) -> None:
         self.recipe = recipe
@@ -50,20 +51,20 @@ class StreamTraining:
         ahead = recipe.model
         student = streaming_form(teacher, ahead.encoder_ahead, ahead.decoder_ahead)
         self.phase: Phase = "content"
-        if encoder is not None:
-            if encoder.settings != student.settings:
+        if start is not None:
+            if start.settings != student.settings:
                 raise BadSettings(
-                    "An encoder that is taken over has the sizes and look-ahead of the recipe.",
-                    str(encoder.settings),
+                    "A model that is gone on from has the sizes and look-ahead of the recipe.",
+                    str(start.settings),
                     "Train it anew: leave the option out.",
                 )
-            student.encoder.load_state_dict(encoder.encoder.state_dict())
+            student.load_state_dict(start.state_dict())
             self.phase = "envelopes"
         self.trainee = Trainee(student)
         self.average = copy.deepcopy(student)
         self.step = 0
         self.done = False
-        self._key = _digest(recipe, base_sha256, encoder)
+        self._key = _digest(recipe, base_sha256, start)
         self._start_phase()
 
     @property
@@ -171,7 +172,7 @@ class StreamTraining:
         """Continues from the checkpoint.
 
         Raises:
-            BadSettings: the checkpoint was made by another recipe, base or encoder.
+            BadSettings: the checkpoint was made by another recipe, base or start.
             BadWeights: there is no readable checkpoint.
         """
         try:
@@ -184,7 +185,7 @@ class StreamTraining:
             ) from error
         if state["key"] != self._key:
             raise BadSettings(
-                "A run is resumed with the recipe, base and encoder that it began with.",
+                "A run is resumed with the recipe, the base and the start that it began with.",
                 "others",
                 "Use those, or start without --resume in another folder.",
             )
@@ -195,11 +196,11 @@ class StreamTraining:
         self.optimiser.load_state_dict(state["optimiser"])
 
 
-def _digest(recipe: StreamRecipe, base_sha256: str, encoder: VoiceModel | None) -> str:
+def _digest(recipe: StreamRecipe, base_sha256: str, start: VoiceModel | None) -> str:
     """Digest of all that determines a run."""
     digest = hashlib.sha256(base_sha256.encode())
     digest.update(json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode())
-    if encoder is not None:
-        for name, value in sorted(encoder.encoder.state_dict().items()):
+    if start is not None:
+        for name, value in sorted(start.state_dict().items()):
             digest.update(name.encode() + value.numpy().tobytes())
     return digest.hexdigest()

@@ -13,12 +13,12 @@ from rich.progress import Progress
 
 from chorister.shared.console import say
 from chorister.shared.voice.base import BASE_WEIGHTS, load_base
-from chorister.shared.voice.stream_weights import save_stream
+from chorister.shared.voice.stream_weights import load_stream, save_stream
 from chorister.simulations.base_batches import Batch, Batches
 from chorister.simulations.base_load import load_batches
 from chorister.simulations.base_state import load_judges
 from chorister.simulations.stream_recipe import PHASES, StreamRecipe, read_stream_recipe
-from chorister.simulations.stream_steps import match_directions
+from chorister.simulations.stream_steps import match_directions, moved_to_base
 from chorister.simulations.stream_training import StreamTraining
 
 SUMMARY = "make a streaming voice model from an offline one by distillation"
@@ -122,7 +122,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint and weights")
     parser.add_argument("--base", type=Path, help="offline weights (default: the shipped ones)")
     parser.add_argument(
-        "--encoder", type=Path, help="streaming weights whose encoder is kept: skips its phase"
+        "--start", type=Path, help="streaming weights to go on from: their encoder is kept"
+    )
+    parser.add_argument(
+        "--start-base", type=Path, help="the base that these were made from, if it was another"
     )
     parser.add_argument("--cache", type=Path, help="folder for computed features (default: in OUT)")
     parser.add_argument("--resume", action="store_true", help="continue from OUT/checkpoint.pt")
@@ -135,9 +138,11 @@ def main(argv: list[str]) -> int:
     recipe = read_stream_recipe(arguments.recipe)
     teacher = load_base(arguments.base)
     base_sha256 = hashlib.sha256((arguments.base or BASE_WEIGHTS).read_bytes()).hexdigest()
-    encoder = load_base(arguments.encoder) if arguments.encoder is not None else None
+    start = load_stream(arguments.start) if arguments.start is not None else None
+    if start is not None and arguments.start_base is not None:
+        start = moved_to_base(start, load_base(arguments.start_base), teacher)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    training = StreamTraining(recipe, teacher, base_sha256, encoder, arguments.out)
+    training = StreamTraining(recipe, teacher, base_sha256, start, arguments.out)
     if arguments.resume:
         training.resume()
     cache = arguments.cache or arguments.out / "cache"
