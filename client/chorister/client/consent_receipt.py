@@ -22,12 +22,12 @@ _PURPOSES = {
     "plain_export": "write a plain voice file, which nobody can call back",
 }
 _RIGHTS = (
-    "You can withdraw at any time, as easily as you gave it: {withdrawal}.",
+    "You can withdraw as easily as you gave it: {withdrawal}.",
     "Withdrawing destroys the keys of the recordings, of what was made of them and of sealed voice "
     "files. It does not undo what was done before, and it does not reach plain voice files.",
     "What a federation's shared adapter has learnt stays in it; your privacy budget bounds how "
-    "much that can be. `chorister consent withdraw` says the figure.",
-    "You can see what is kept with `chorister consent show` and `chorister vault verify`.",
+    "much that can be. “chorister consent withdraw” says the figure.",
+    "You can see what is kept with “chorister consent show” and “chorister vault verify”.",
 )
 
 
@@ -87,7 +87,7 @@ def to_html(record: ConsentRecord, sentence: str | None) -> str:
         + "</ul>",
         "<h2>Checking this page</h2>",
         f"<p>The signed record is <code>{FILE}.json</code> beside this page: a document after "
-        "ISO/IEC TS 27560:2023, signed with this device’s Ed25519 key. Its "
+        "ISO/IEC TS 27560:2023, signed with this device's Ed25519 key. Its "
         f"digest is <code>{_t(record.sha256)}</code>, the signature "
         f"<code>{_t(record.signature.hex())}</code>. Neither holds your name: "
         "that is in the vault, in what you said.</p>",
@@ -110,7 +110,7 @@ def _table(checks: tuple[CheckFigure, ...]) -> str:
         for one in checks
     )
     return (
-        "<table><thead><tr><th>Check</th><th>Found</th><th>Limit</th><th></th></tr></thead>"
+        "<table><thead><tr><th>Check</th><th>Found</th><th>Limit</th><th>Result</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>"
     )
 
