@@ -1,7 +1,7 @@
 """`chorister align`: phone labels for transcribed speech, by pocketsphinx forced alignment.
 
 The labels only help the content encoder to learn (an auxiliary loss); utterances without a
-transcript, or with a word that the dictionary lacks, are skipped and counted.
+transcript, with a word that the dictionary lacks, or that cannot be read, are skipped and counted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chorister.shared.console import say
+from chorister.shared.errors import BadAudio
 from chorister.shared.voice.frames import HOP_SAMPLES
 from chorister.simulations.base_data import (
     Utterance,
@@ -105,7 +106,11 @@ def _align_all(utterances: tuple[Utterance, ...], cache: Path) -> tuple[int, int
             continue
         path = cache / cache_name(utterance, "phones")
         if not path.exists():
-            samples = prepare(utterance, cache).samples
+            try:
+                samples = prepare(utterance, cache).samples
+            except BadAudio:
+                skipped += 1
+                continue
             labels = align(decoder, samples, utterance.transcript)
             if labels is None:
                 # A decoder carries its cepstral mean along, and does not outlive every failure.

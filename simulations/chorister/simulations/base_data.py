@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from chorister.shared.errors import BadCorpus
-from chorister.shared.types import SAMPLE_RATE_HZ, FloatArray
+from chorister.shared.types import FloatArray
+from chorister.shared.voice.audio import load_recording
 from chorister.shared.voice.f0 import estimate_f0
 from chorister.shared.voice.frames import HOP_SAMPLES
+from chorister.simulations.voice_change import change_speed
 
 ANALYSIS_VERSION = "1"
 _AUDIO = frozenset({".opus", ".flac", ".wav", ".ogg", ".mp3"})
@@ -169,22 +169,15 @@ def prepare(utterance: Utterance, cache: Path) -> Prepared:
     """Samples, F0 and (where `chorister align` made them) phones, from the cache or computed.
 
     Raises:
-        BadCorpus: the file is not 16 kHz mono.
+        BadAudio: the file cannot be used, by the rules that every recording has to pass.
     """
     path = cache / cache_name(utterance, "f0")
     if path.exists():
         with np.load(path) as stored:
             samples, f0_hz = stored["samples"], stored["f0_hz"]
     else:
-        samples, rate = soundfile.read(utterance.path, dtype="int16")
-        if rate != SAMPLE_RATE_HZ or samples.ndim != 1:
-            raise BadCorpus(
-                "Training audio must be 16 kHz mono.",
-                f"{utterance.path} at {rate} Hz with shape {samples.shape}",
-                "Convert the corpus first.",
-            )
-        if utterance.speed != 1.0:
-            samples = soxr.resample(samples, rate * utterance.speed, rate)
+        spoken = change_speed(load_recording(utterance.path).samples, utterance.speed)
+        samples = np.clip(np.rint(32768.0 * spoken), -32768, 32767).astype(np.int16)
         samples = samples[: len(samples) // HOP_SAMPLES * HOP_SAMPLES]
         f0_hz = estimate_f0(samples.astype(np.float32) / 32768.0)
         write_cache(path, samples=samples, f0_hz=f0_hz)

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from chorister.shared.errors import BadCorpus
+from chorister.shared.console import complain, say
+from chorister.shared.errors import BadAudio, BadCorpus
 from chorister.shared.types import FloatArray
 from chorister.shared.voice.features import log_mel
 from chorister.shared.voice.speaker import SPEAKER_SHA256, load_speaker_encoder
 from chorister.simulations.base_batches import Batches, Speech, statistics_of
 from chorister.simulations.base_data import (
     Corpus,
+    Prepared,
     Utterance,
     cache_name,
     list_utterances,
@@ -68,6 +70,28 @@ def _vectors_of(utterances: tuple[Utterance, ...], cache: Path, namer: Namer) ->
     return found
 
 
+def _usable(utterances: tuple[Utterance, ...], cache: Path) -> list[tuple[Utterance, Prepared]]:
+    """What can be trained on; the rest is left out, and said."""
+    found: list[tuple[Utterance, Prepared]] = []
+    refused: list[BadAudio] = []
+    short = 0
+    for utterance in track(utterances, description="analysing", transient=True):
+        try:
+            ready = prepare(utterance, cache)
+        except BadAudio as error:
+            refused.append(error)
+            continue
+        if len(ready.f0_hz) < _SHORTEST_FRAMES:
+            short += 1
+            continue
+        found.append((utterance, ready))
+    if refused:
+        complain(f"left out {len(refused)} of {len(utterances)} files, the first one: {refused[0]}")
+    if short:
+        say(f"left out {short} files shorter than {_SHORTEST_FRAMES * 10} ms")
+    return found
+
+
 def load_batches(
     data: Path,
     corpus: Corpus,
@@ -95,12 +119,13 @@ def load_batches(
         BadCorpus: nothing to train on.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    utterances = list_utterances(data, corpus)
+    found = _usable(list_utterances(data, corpus), cache)
+    utterances = tuple(utterance for utterance, _ in found)
     speakers = {name: i for i, name in enumerate(sorted({u.speaker for u in utterances}))}
     if len(speakers) < 2:
         raise BadCorpus(
             "Training needs at least two speakers.",
-            f"{len(speakers)} in {data}",
+            f"{len(speakers)} with usable recordings in {data}",
             "Add speakers to the split or folders to the recipe.",
         )
     speech: list[Speech] = []
@@ -108,12 +133,9 @@ def load_batches(
     teachers: list[list[FloatArray]] = [[] for _ in speakers]
     rows = _vectors_of(utterances, cache, namer)
     teacher_rows = _vectors_of(utterances, cache, "ge2e") if with_teacher else rows
-    for utterance, own, teacher in zip(
-        track(utterances, description="loading", transient=True), rows, teacher_rows, strict=True
+    for (utterance, ready), own, teacher in zip(
+        track(found, description="loading", transient=True), rows, teacher_rows, strict=True
     ):
-        ready = prepare(utterance, cache)
-        if len(ready.f0_hz) < _SHORTEST_FRAMES:
-            continue
         mel = log_mel(ready.samples.astype(np.float32) / 32768.0)
         speaker = speakers[utterance.speaker]
         vectors[speaker].append(own)

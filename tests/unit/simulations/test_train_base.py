@@ -235,6 +235,63 @@ def test_a_missing_split_or_folder_is_refused(corpus: Path) -> None:
             run(corpus, "out")
 
 
+def spoil(kind: str, path: Path) -> None:
+    """Puts something that is no usable speech in place of a file."""
+    samples = tone(120.0, 5)
+    if kind == "text":
+        path.write_text("no audio")
+    elif kind == "empty":
+        path.touch()
+    elif kind == "not finite":
+        samples[100] = np.nan
+        soundfile.write(path, samples, 16_000, subtype="FLOAT")
+    elif kind == "0.2 s":
+        soundfile.write(path, samples[:3200], 16_000)
+    elif kind == "silence":
+        soundfile.write(path, np.zeros(16_000), 16_000)
+    elif kind == "clipped":
+        soundfile.write(path, np.clip(100 * samples, -1, 1), 16_000)
+    else:
+        raise ValueError(kind)
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "not finite", "0.2 s", "silence", "clipped"])
+def test_a_file_that_is_no_speech_is_left_out_and_said(
+    corpus: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = batches_of(corpus).draw(0, 0, 4, 40, 1.0)
+    spoil(kind, corpus / "data" / "speech" / "11" / "1" / "11-1-0009.wav")
+    assert torch.equal(batches_of(corpus).draw(0, 0, 4, 40, 1.0).wav, whole.wav)
+    printed = capsys.readouterr()
+    assert "left out 1 of 5 files" in printed.out + printed.err
+
+
+def test_a_speaker_without_a_usable_file_is_no_speaker(corpus: Path) -> None:
+    for index in range(2):
+        spoil("text", corpus / "data" / "speech" / "11" / "1" / f"11-1-{index:04d}.wav")
+    with pytest.raises(BadCorpus, match="1 with usable recordings"):
+        batches_of(corpus)
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(8_000, 1), (48_000, 1), (16_000, 2), (44_100, 2)])
+def test_any_rate_and_stereo_are_read(corpus: Path, rate: int, channels: int) -> None:
+    path = corpus / "data" / "speech" / "11" / "1" / "11-1-0009.wav"
+    t = np.arange(2 * rate) / rate
+    wave = 0.1 * np.sin(2 * np.pi * 200 * t) + 0.2
+    soundfile.write(path, np.stack([wave] * channels, 1), rate)
+    (found,) = [
+        one
+        for one in list_utterances(
+            corpus / "data", read_recipe(corpus / "recipe.toml").data.corpus()
+        )
+        if one.path == path
+    ]
+    ready = prepare(found, corpus)
+    assert len(ready.f0_hz) == 200
+    assert np.median(ready.f0_hz) == pytest.approx(200, rel=0.01)
+    assert abs(ready.samples.mean()) < 20
+
+
 def test_resuming_needs_a_checkpoint_of_the_same_recipe(corpus: Path) -> None:
     with pytest.raises(BadWeights):
         run(corpus, "none", "--resume")
