@@ -265,6 +265,24 @@ def test_standard_scores_are_above_other_peoples() -> None:
     assert scores[1] > scores[0] + 1.0
 
 
+def test_a_run_without_extras(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    weights = tmp_path / "base.safetensors"
+    save_base(VoiceModel(TINY), weights, trained_on=["voice-2"])
+    arguments = ["--data", str(corpus), "--weights", str(weights), "--references", "3"]
+    arguments += ["--targets", "1", "--sources", "1", "--no-phones", "--conditions", "none"]
+    assert evaluate.main([*arguments, "--save-audio", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "1 conversions among 2 voices, 2 voices told apart" in printed
+    assert "| zero-shot | 1 | " in printed
+    assert "personalised" not in printed
+    assert "Note: Phones and words were not recognised" in printed
+    assert (tmp_path / "out" / "manifest.csv").read_text().count("\n") == 2
+
+
+@pytest.mark.slow
 def test_a_whole_run(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     weights = tmp_path / "base.safetensors"
