@@ -66,6 +66,11 @@ class CheckFigure:
     unit: str
     passed: bool
 
+    def line(self) -> str:
+        """Return name, figure and limit for a person."""
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{self.name} {self.figure:g}{unit} (limit {self.limit:g}{unit})"
+
     def to_plain(self) -> dict[str, Any]:
         """Return the figure as plain JSON."""
         return {

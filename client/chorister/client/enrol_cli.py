@@ -225,7 +225,7 @@ def _tell(
             }
         )
     for one in done.examination.summary():
-        say(f"passed  {one.name} {one.figure:g} {one.unit} (limit {one.limit:g})")
+        say(f"passed  {one.line()}")
     if not done.examination.words_checked:
         complain("the words of the statement were not checked; the record says so")
     say(f"Enrolled: {recordings} recordings, {done.segments} segments, in {home.folder}")

@@ -92,9 +92,7 @@ class Finding:
 
     def line(self) -> str:
         """Return the finding as a line for a person."""
-        one = self.figure
-        unit = f" {one.unit}" if one.unit else ""
-        text = f"{self.subject}: {one.name} {one.figure:g}{unit} (limit {one.limit:g}{unit})"
+        text = f"{self.subject}: {self.figure.line()}"
         return text if self.passed else f"{text}: {self.reason}. {self.advice}"
 
 

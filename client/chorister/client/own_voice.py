@@ -10,6 +10,7 @@ from safetensors.numpy import save
 
 from chorister.client import consent
 from chorister.client.adapter_file import attach_adapter
+from chorister.client.audio_files import audio_files
 from chorister.client.enrol import enrolled_recordings
 from chorister.client.export import Origin, build_voice, export_voice
 from chorister.client.home import PERSONAL_ADAPTER, PERSONAL_PROFILE, Home
@@ -31,7 +32,6 @@ from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import profile_from
 from chorister.shared.voice.speaker import SpeakerEncoder
 
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
 LIVE_SUFFIX = "-live"
 CONTROLLER = "the speaker, on this device alone"
 CONSENT_DAYS = 365
@@ -98,12 +98,7 @@ def read_own_recordings(paths: Sequence[Path]) -> Material:
     Raises:
         BadCorpus: no such file or folder, or less than 12 s that can be used.
     """
-    files: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise BadCorpus("The recordings must exist.", f"no {path}", "Check the path.")
-        found = sorted(path.rglob("*")) if path.is_dir() else [path]
-        files += [f for f in found if not path.is_dir() or f.suffix.lower() in AUDIO_SUFFIXES]
+    files = audio_files(paths)
     recordings, skipped = [], []
     for file in files:
         try:

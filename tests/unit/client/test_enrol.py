@@ -431,6 +431,7 @@ def say_it(sentence: str, path: Path) -> None:
     soundfile.write(path, in_a_room(soxr.resample(samples, rate_hz, RATE)), RATE)
 
 
+@pytest.mark.slow
 def test_the_command_enrols_a_voice_that_answers_its_challenge(
     spoken: list[str],
     tmp_path: Path,
