@@ -165,6 +165,7 @@ def _enrol(options: argparse.Namespace, wanted: Wanted, policy: EnrolmentPolicy)
     from chorister.client.enrol import ask, enrol
     from chorister.client.enrolment_checks import EnrolmentRefused
     from chorister.client.recogniser import find_recogniser
+    from chorister.client.record_audio import reading_prompts
     from chorister.shared.voice.audio import load_recording
     from chorister.shared.voice.base import load_base
     from chorister.shared.voice.speaker import load_speaker_encoder
@@ -173,8 +174,10 @@ def _enrol(options: argparse.Namespace, wanted: Wanted, policy: EnrolmentPolicy)
     statement = None
     if options.record:
         home = open_or_create_from(options)
+        recordings = _record(options, reading_prompts(wanted.locale))
+        # Last, because its digits are good for minutes; until then nothing was stored.
         challenge = ask(home, wanted, SystemRandomness(), policy)
-        statement, recordings = _record(options, challenge.sentence, wanted.locale)
+        (statement,) = _record(options, (challenge.sentence,))
     else:
         # What cannot be read is found before a vault is made.
         statement = load_recording(options.statement) if options.statement else None
@@ -236,15 +239,10 @@ def _plain(finding: Finding) -> dict[str, object]:
     return {"subject": finding.subject, **finding.figure.to_plain()}
 
 
-def _record(
-    options: argparse.Namespace, sentence: str, locale: str
-) -> tuple[Recording, tuple[Recording, ...]]:
-    from chorister.client.record_audio import Microphone, reading_prompts, record_prompts
+def _record(options: argparse.Namespace, prompts: Sequence[str]) -> tuple[Recording, ...]:
+    from chorister.client.record_audio import Microphone, record_prompts
 
-    session = record_prompts(
-        (sentence, *reading_prompts(locale)), lambda: Microphone(options.device), Terminal()
-    )
-    return session.takes[0], session.takes[1:]
+    return record_prompts(prompts, lambda: Microphone(options.device), Terminal()).takes
 
 
 class Terminal:
