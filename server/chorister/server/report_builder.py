@@ -243,6 +243,8 @@ def _limits(
         limits.append("No budget was booked: this report states no privacy figure.")
     if not story.statement:
         limits.append("The server did not state its settings and software in its ledger.")
+    if story.unreadable:
+        limits.append(f"{story.unreadable} entries lack the fields of their kind and are left out.")
     if attacks is None:
         limits.append("No attack was measured for this report; its figures are bounds alone.")
     limits += [

@@ -137,7 +137,7 @@ def _worst(
         sampling=sampling,
         noise_multipliers=sorted({float(event.noise_multiplier) for event in row.booked}),
         clip_norms=_clip_norms(unit, story), steps=sum(event.steps for event in row.booked),
-        group=group, outsiders=_outsiders(unit, story),
+        group=group, outsiders=_outsiders(unit),
         source="the server's count over every device that was asked"
         if row.source == "server"
         else "the devices' own budgets",
@@ -157,12 +157,9 @@ def _clip_norms(unit: str, story: Story) -> list[float]:
     return sorted({float(task["clip_norm"]) for task in tasks if task})
 
 
-def _outsiders(unit: str, story: Story) -> str:
+def _outsiders(unit: str) -> str:
     if unit == "segment":
         return "the same figure: it is amplified by the device's own secret draws already"
-    drawn = [r.sampling for r in story.rounds.values() if r.sampling]
-    if drawn and all(s.get("method") == "poisson" and s.get("secret") for s in drawn):
-        return "cohorts were drawn by secret Poisson sampling; a smaller figure could be claimed"
     return (
         "none better is claimed: cohorts were a fixed share that the server drew and knows, not a "
         "secret Poisson sample"

@@ -10,6 +10,7 @@ from typing import Any
 from chorister.server.inspection import Ledger
 from chorister.server.statement import STATEMENT
 from chorister.shared import codec
+from chorister.shared.errors import ChoristerError
 from chorister.shared.privacy.crosscheck import SERVER
 from chorister.shared.privacy.ledger import Entry
 from chorister.shared.secagg.terms import RoundTerms
@@ -25,7 +26,6 @@ class RoundStory:
     at_s: int
     terms: RoundTerms | None = None
     task: Mapping[str, Any] = field(default_factory=dict)
-    sampling: Mapping[str, Any] = field(default_factory=dict)
     asked: int = 0
     admitted: int = 0
     survivors: int = 0
@@ -58,7 +58,7 @@ class Story:
         exports: (device, digest of the voice, consent).
         refusals: reason to how often.
         randomness: statement to who said it.
-        segments: device to how many segments it trained on last.
+        unreadable: entries without the fields that their kind has.
     """
 
     statement: Mapping[str, Any] = field(default_factory=dict)
@@ -68,13 +68,18 @@ class Story:
     exports: list[tuple[str, str, str]] = field(default_factory=list)
     refusals: Counter[str] = field(default_factory=Counter)
     randomness: dict[str, set[str]] = field(default_factory=dict)
-    segments: dict[str, int] = field(default_factory=dict)
+    unreadable: int = 0
 
     def follow(self, ledger: Ledger, entry: Entry) -> None:
-        """Take one entry of a sound ledger."""
-        fields: Mapping[str, Any] = entry.fields
+        """Take one entry of a sound ledger; one without its fields is counted and left out."""
         if ledger.journal:
             return
+        try:
+            self._take(ledger, entry, entry.fields)
+        except (ChoristerError, KeyError, TypeError, ValueError, AttributeError):
+            self.unreadable += 1
+
+    def _take(self, ledger: Ledger, entry: Entry, fields: Mapping[str, Any]) -> None:
         if entry.kind == "note" and isinstance(fields.get(STATEMENT), dict):
             self.statement = fields[STATEMENT]
             self._random(self.statement["randomness"], SERVER)
@@ -83,7 +88,6 @@ class Story:
                 self._server_round(entry, fields)
             elif fields.get("action") == "contributed":
                 self._random(fields["randomness"], ledger.owner)
-                self.segments[ledger.owner] = fields["segments"]
         elif entry.kind == "admission":
             found = self.rounds.get(fields["round"])
             if found is not None:
@@ -110,7 +114,7 @@ class Story:
         if action == "started":
             self.rounds[name] = RoundStory(
                 name, entry.time_s, RoundTerms.from_bytes(codec.encode(fields["announced"])),
-                fields["task"], fields["sampling"], len(fields["cohort"]),
+                fields["task"], len(fields["cohort"]),
             )  # fmt: skip
             return
         found = self.rounds.setdefault(name, RoundStory(name, entry.time_s))

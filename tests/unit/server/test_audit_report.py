@@ -19,6 +19,7 @@ from chorister.server.report_words import summarise
 from chorister.shared.console import apply_output_options
 from chorister.shared.errors import BadLedger, UsageError
 from chorister.shared.privacy.figures import NO_GUARANTEE
+from chorister.shared.privacy.ledger_file import LedgerFile
 from chorister.shared.randomness import SystemRandomness
 from chorister.shared.settings import Accountability
 from chorister.shared.signing import SigningKey
@@ -265,3 +266,15 @@ def test_the_pdf_is_drawn(report, tmp_path):
     assert pdf.startswith(b"%PDF-")
     assert pdf.rstrip().endswith(b"%%EOF")
     assert len(pdf) > 20_000  # text and two drawings
+
+
+def test_entries_without_their_fields_are_a_contradiction_and_no_crash(tmp_path):
+    ledger = LedgerFile(tmp_path / "ledger.jsonl", owner="server", federation="old")
+    ledger.append("round", round="r/1", action="started", cohort=["a"], terms="0" * 64)
+    ledger.append("survivors", round="r/1", survivors=["a"])
+    found = build_report(
+        [ledger.path], attacks=None, responsible=None, recording_segments=8, now_s=NOW
+    )
+    assert not found.sound
+    assert any("2 entries lack the fields" in line for line in found.limits)
+    assert "no meaningful" not in render(found, KEY.verify_key())

@@ -83,9 +83,11 @@ class ServerFacts:
         name = fields.get("round")
         if entry.kind == "round" and fields.get("action") == "started":
             self.rounds.add(str(name))
-        elif entry.kind == "admission" and fields["device"] in self.devices:
-            self.admissions[fields["device"], str(name)] = (entry.index, fields["signature"])
-        elif entry.kind == "survivors":
+        elif entry.kind == "admission" and fields.get("device") in self.devices:
+            signature = str(fields.get("signature"))
+            self.admissions[fields["device"], str(name)] = (entry.index, signature)
+        elif entry.kind == "survivors" and "evidence" in fields:
+            # Whether it is there and holds is for `ClaimChecker`.
             for device, signed in fields["evidence"]["inputs"].items():
                 if device in self.devices:
                     self.inputs[device, str(name)] = (entry.index, signed["digest"])
