@@ -26,7 +26,8 @@ from chorister.shared.voice.vocoder import Vocoder
 from chorister.simulations.vocoder_copy import envelopes
 
 NEIGHBOURS = 4
-_CORRECTIONS = 3
+_CORRECTIONS = 2
+_CORRECTION_BANDS = 9
 _FRAMES_AT_ONCE = 1024
 
 
@@ -119,15 +120,22 @@ def render(wanted: FloatArray, f0_hz: FloatArray, corrections: int = _CORRECTION
     Args:
         wanted: shape (F, 80).
         f0_hz: shape (F,), 0 where unvoiced.
-        corrections: rounds in which both envelopes get what the result lacked.
+        corrections: rounds in which the envelopes get what the result lacked.
 
     Returns:
         shape (F * 160,), float32; the same for the same input.
     """
     harmonic, noise = envelopes(wanted, f0_hz)
+    voiced = torch.from_numpy(f0_hz > 0)[None, :, None]
     for _ in range(corrections):
         lacking = torch.from_numpy(wanted - log_mel(_speak(harmonic, noise, f0_hz)))[None]
-        harmonic, noise = harmonic + lacking, noise + lacking
+        # Smoothly, and never by noise where there is a voice: it would fill up the gaps between
+        # harmonics that the wanted log-mel, a mean over other pitches, does not show.
+        smooth = torch.nn.functional.avg_pool1d(
+            lacking, _CORRECTION_BANDS, 1, _CORRECTION_BANDS // 2, count_include_pad=False
+        )
+        harmonic = harmonic + torch.where(voiced, smooth, 0.0)
+        noise = noise + torch.where(voiced, 0.0, lacking)
     return _speak(harmonic, noise, f0_hz)
 
 
