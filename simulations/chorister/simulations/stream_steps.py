@@ -192,5 +192,5 @@ def match_directions(student: VoiceModel, teacher: VoiceModel, batches: list[Bat
     student.decoder.directions_mean.copy_((mean - offset).float())
     truth = torch.cat(wanted[half:])
     guess = (torch.cat(inputs[half:]) - mean + offset) @ directions
-    missed = (guess - truth).square().sum()
-    return float(1.0 - missed / (truth - truth.mean(dim=0)).square().sum())
+    missed, whole = (guess - truth).square().sum(), (truth - truth.mean(dim=0)).square().sum()
+    return float(1.0 - missed / whole.clamp(min=1e-9))

@@ -78,6 +78,8 @@ class StreamTraining:
         model = self.trainee.model
         model.encoder.requires_grad_(learns_encoder)
         model.decoder.requires_grad_(not learns_encoder)
+        # What the phase before left behind would count when gradients are clipped.
+        self.trainee.zero_grad(set_to_none=True)
         self.optimiser = torch.optim.AdamW(
             [p for p in self.trainee.parameters() if p.requires_grad],
             lr=self.recipe.phase(self.phase).learning_rate,
