@@ -245,9 +245,12 @@ def passphrase_for(folder: Path, options: argparse.Namespace) -> str | None:
     """Return the passphrase of a vault, None if it has none.
 
     Raises:
+        ConsentRefused: its speaker withdrew, and its key is gone.
         VaultError: there is no vault.
         UsageError: it can neither be read nor asked for.
     """
+    if not (folder / KEY_FILE).exists():
+        check_in_use(folder)  # withdrawn says more than missing
     if uses_keyring(folder):
         return None
     found = read_passphrase(named_file(options))
