@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export OMP_NUM_THREADS ?= 2
+# Tests: so many processes of one thread each.
+WORKERS ?= 2
 
 ifeq ($(CPU),1)
 TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
@@ -27,7 +29,7 @@ demo: install-demo
 	@echo "Open demo/report.html. Your own words in a demo voice: $(BIN)/chorister try ME.wav"
 
 test: check
-	@$(call TIMED,$(BIN)/python -m pytest -q -m "not slow",tests)
+	@$(call TIMED,OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow",tests)
 
 slow: install-dev
 	@$(call TIMED,$(BIN)/python -m pytest -q -m slow,slow tests)

@@ -34,9 +34,9 @@ from chorister.simulations.judges import CosineJudge, MixtureJudge
 LONGEST_S = 8.0
 ENROLMENT, REFERENCE, TESTS = slice(0, 8), slice(8, 16), 16
 SPEEDS = (1.0, 0.9, 1.11)
-# Share of the way (a factor on the learnt or first one), sharpness (likewise), frames of the table.
-VARIANTS = ((0.0, 1.0, 2000), (0.5, 1.0, 2000), (1.0, 1.0, 2000), (1.3, 1.0, 2000), (1.6, 1.0, 2000),
-            (1.3, 0.6, 2000), (1.3, 2.0, 2000), (1.3, 1.0, 500))  # fmt: skip
+# Share of the way (times the weights'), sharpness (likewise), frames of the table.
+VARIANTS = ((0.0, 1.0, 2000), (0.5, 1.0, 2000), (1.0, 1.0, 2000), (1.3, 1.0, 2000),
+            (1.6, 1.0, 2000), (1.3, 0.6, 2000), (1.3, 2.0, 2000), (1.3, 1.0, 500))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

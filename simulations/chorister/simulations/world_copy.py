@@ -54,7 +54,7 @@ def analyse(recording: Recording, f0_hz: FloatArray) -> WorldAnalysis:
     """
     pyworld = _pyworld()
     samples = recording.samples.astype(np.float64)
-    times_s = np.arange(2 * len(f0_hz)) * _PERIOD_MS / 1000.0
+    times_s = np.arange(2 * len(f0_hz), dtype=np.float64) * _PERIOD_MS / 1000.0
     dense = _at_times(f0_hz, times_s)
     envelope = pyworld.cheaptrick(samples, dense, times_s, SAMPLE_RATE_HZ)
     aperiodicity = pyworld.d4c(samples, dense, times_s, SAMPLE_RATE_HZ)
@@ -87,7 +87,7 @@ def convert_by_world(
     height = (features.log_mel - source.mel_mean) / source.mel_std
     change = height * target.mel_std + target.mel_mean - features.log_mel
     at_bins = np.clip(change, -_LARGEST_CHANGE, _LARGEST_CHANGE) @ band_to_bin()  # (F, 257)
-    times_s = np.arange(len(analysis.f0_hz)) * _PERIOD_MS / 1000.0
+    times_s = np.arange(len(analysis.f0_hz), dtype=np.float64) * _PERIOD_MS / 1000.0
     nearest = np.clip((times_s * SAMPLE_RATE_HZ / HOP_SAMPLES).astype(int), 0, len(at_bins) - 1)
     bins = np.linspace(0.0, 1.0, analysis.envelope.shape[1])
     rows = [np.interp(bins, np.linspace(0.0, 1.0, at_bins.shape[1]), at_bins[n]) for n in nearest]

@@ -47,7 +47,7 @@ class Background:
     @property
     def with_slopes(self) -> bool:
         """Whether the features hold the cepstra's slopes over time as well."""
-        return self.means.shape[1] == 2 * COEFFICIENTS
+        return bool(self.means.shape[1] == 2 * COEFFICIENTS)
 
     def log_likelihood(self, frames: Frames, means: Frames | None = None) -> float:
         """Mean log density of frames (F, C), nepers a frame; `means` (K, C) instead of its own."""
