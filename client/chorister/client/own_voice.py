@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from safetensors.numpy import save
@@ -20,6 +21,7 @@ from chorister.client.personalise import (
     PersonaliseSettings,
     personalise,
 )
+from chorister.client.precision import Precision
 from chorister.client.prepare import enrolment_gain, level_by, segments
 from chorister.client.sealed import announce_plain, plain_is_written, seal_voice
 from chorister.client.stream_export import build_live_voice, export_live_voice
@@ -140,6 +142,7 @@ def make_own_voice(
     permits: OwnPermits,
     settings: PersonaliseSettings,
     privacy: PersonalPrivacy | None = None,
+    precision: Precision = "fp32",
     on_step: Callable[[int], None] = lambda _: None,
 ) -> OwnVoice:
     """Makes a voice file of the speaker who consented: sealed, or plain where that was allowed.
@@ -158,6 +161,7 @@ def make_own_voice(
         settings: how to train.
         privacy: of the personal adapter alone: the voice file holds the speaker's statistics too,
             which no noise protects.
+        precision: in which the file's weights are stored; of an offline model only.
         on_step: told after each training step.
 
     Raises:
@@ -191,7 +195,11 @@ def make_own_voice(
     suffix = LIVE_SUFFIX if live else ""
     home.vault.put(PERSONAL_PROFILE + suffix, profile.to_bytes(), "features")
     home.vault.put(PERSONAL_ADAPTER + suffix, _personal(model), "adapter")
-    export, build = (export_live_voice, build_live_voice) if live else (export_voice, build_voice)
+    export, build = (
+        (export_live_voice, build_live_voice)
+        if live
+        else (partial(export_voice, precision=precision), partial(build_voice, precision=precision))
+    )
     origin = Origin(base_sha256, shared_sha256, home.device.name)
     export_permit = permits.export
     if permits.plain:

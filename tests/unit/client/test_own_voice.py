@@ -132,6 +132,24 @@ def test_a_plain_voice_works_without_the_vault_and_is_listed_in_it(
     assert (listed.path, listed.plain) == (str(out), True)
 
 
+def test_a_voice_may_be_stored_smaller_but_a_live_one_may_not(
+    recordings: Path, base: Path, tmp_path: Path
+) -> None:
+    sizes = []
+    for precision in ("fp32", "fp16"):
+        out = tmp_path / f"{precision}.onnx"
+        options = ["--own-voice", "--plain", "--base", str(base), "--steps", "1"]
+        arguments = [str(recordings), "--out", str(out), *options, "--precision", precision]
+        assert personalise_cli.main(arguments) == 0
+        assert open_voice(out).card.precision == precision
+        sizes.append(out.stat().st_size)
+    assert sizes[1] < sizes[0]
+    with pytest.raises(UsageError, match="--live with --precision int8"):
+        personalise_cli.main(
+            [str(recordings), "--out", "x.voice", "--own-voice", "--live", "--precision", "int8"]
+        )
+
+
 def test_too_little_speech_is_said_with_the_reason(tmp_path: Path, speech: Speech) -> None:
     soundfile.write(tmp_path / "a.wav", speech(3.0, 1), RATE)
     soundfile.write(tmp_path / "b.wav", np.zeros(RATE), RATE)
