@@ -255,6 +255,7 @@ def device(entry: tarfile.TarInfo) -> None:
         ("a.zip", zip_of({"ok.wav": b"1", "../evil.wav": b"2"})),
         ("a.zip", zip_of({"/evil.wav": b"2"})),
     ],
+    ids=str.split("up above root backslash drive link device zip-up zip-root"),
 )
 def test_an_archive_that_reaches_outside(
     server: Server, tmp_path: Path, file: str, content: bytes
@@ -273,6 +274,7 @@ def test_an_archive_that_reaches_outside(
         (tar_of({"other/a.wav": b""}), "must hold the folder"),
         (tar_of({"a": b"1", "a/b": b"2"}), "Exists|Not a directory"),
     ],
+    ids=["text", "cut off", "another folder", "a file as a folder"],
 )
 def test_an_archive_that_is_none(
     server: Server, tmp_path: Path, content: bytes, found: str
