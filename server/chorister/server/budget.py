@@ -65,6 +65,10 @@ class FederationBudget:
         """Give it back if no device had sent a masked delta; False if it stays charged."""
         return self._file.release(round_id)
 
+    def devices(self) -> frozenset[str]:
+        """Return every device that anything is booked on, whether it answers now or not."""
+        return frozenset(a.removeprefix(_account("")) for a in self._file.accounts())
+
     def epsilon(self, device_id: str) -> float:
         """Return the epsilon of one device's speaker, reserved rounds included."""
         return self._file.epsilon(_account(device_id))

@@ -96,9 +96,11 @@ def _run(log: _RoundLog) -> None:
 
     # 2 terms
     state = load_optimiser(operator.folder, version.sha256, len(adapter.values))
+    # The federation is all that were ever charged: who is switched off today still has a speaker.
+    population = len(operator.budget.devices() | set(devices))
     terms = plan_round(
         settings, operator.run, log.number, len(chosen), adapter, version.sha256,
-        operator.simulated, state.clip_norm, len(devices),
+        operator.simulated, state.clip_norm, population,
     )  # fmt: skip
     log.terms = terms
     event = speaker_event(terms)

@@ -36,7 +36,7 @@ def plan_round(
         adapter_sha256: its digest.
         simulated: whether all randomness is a simulation's.
         clip_norm: that an adaptive clip has come to; None for the settings' own.
-        population: devices known to the server; None for the cohort alone.
+        population: devices that answer now or were ever charged; None for the cohort alone.
 
     Raises:
         BadSettings: the settings are infeasible for this cohort, with the nearest feasible ones.

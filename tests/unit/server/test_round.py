@@ -14,6 +14,7 @@ from chorister.server.rounds import load_optimiser
 from chorister.server.update import OptimiserState
 from chorister.shared import codec
 from chorister.shared.exchanges import Application
+from chorister.shared.privacy.events import PrivacyEvent
 from chorister.shared.privacy.ledger_file import read_lines
 from chorister.shared.records import ADVERTISE, CONFIRM, CONTRIBUTE, REVEAL, SHARE
 from chorister.shared.settings import Aggregation
@@ -248,3 +249,17 @@ def test_a_defect_is_not_hidden_as_an_aborted_round(choir, monkeypatch):
     monkeypatch.setattr(round_module, "check_norm", broken)
     with pytest.raises(ZeroDivisionError):
         run_round(singers, singers.operator, 1)
+
+
+def test_devices_that_are_away_count_as_the_federation_for_delta(choir, choirs):
+    loose = choirs.PRIVATE.speaker_privacy.model_copy(update={"delta_dp": 1e-3})
+    federation = choirs.PRIVATE.model_copy(update={"speaker_privacy": loose})
+    singers = choir(federation=federation)
+    assert run_round(singers, singers.operator, 1).status == "finished"  # four of them: allowed
+    away = [f"away {i}" for i in range(600)]
+    singers.operator.budget.reserve("earlier", away, PrivacyEvent("skellam", 1.0, 1.0, 1))
+    singers.operator.budget.spend("earlier")
+    record = run_round(singers, singers.operator, 2)
+    assert record.status == "aborted"
+    assert "for 604 speakers" in record.reason
+    assert not record.answered
