@@ -102,7 +102,7 @@ def withdraw(argv: Sequence[str]) -> int:
         destroy(folder)  # what an interrupted withdrawal left
         say(f"Withdrawn before. {folder / _RECEIPT}")
         return 0
-    mine = home.open_from(options, even_if_ended=True)
+    mine = home.open_from(options, even_if_ended=True, check_ledger=False)
     if not options.yes and not _is_meant(mine):
         say("Nothing was done.")
         return 1
@@ -115,6 +115,7 @@ def withdraw(argv: Sequence[str]) -> int:
                 "files": [{"path": path, "outcome": outcome} for path, outcome in done.files],
                 "notices": [str(path) for path in done.notices],
                 "rounds": done.rounds,
+                "unread": list(done.unread),
             }
         )
     say(f"Withdrawn. The vault's key and its {done.items} items are destroyed.")
@@ -122,7 +123,10 @@ def withdraw(argv: Sequence[str]) -> int:
         say(f"  {path}: {outcome}")
     for notice in done.notices:
         say(f"  the server is told when it next asks this device, or by this file: {notice}")
-    say(f"Took part in {done.rounds} rounds; the receipt says what that leaves and what bounds it.")
+    for what in done.unread:
+        complain(f"{what}. The voice is destroyed all the same; the receipt says so.")
+    rounds = f"{done.rounds} rounds" + (" that can still be read" if done.unread else "")
+    say(f"Took part in {rounds}; the receipt says what that leaves and what bounds it.")
     say(f"Receipt: {done.receipt} and {done.receipt.with_suffix('.html').name}")
     return 0
 

@@ -10,6 +10,7 @@ Every command that uses a voice comes here, and asks `Home.permit` before it doe
 from __future__ import annotations
 
 import argparse
+import contextlib
 import getpass
 import os
 import sys
@@ -22,7 +23,7 @@ from chorister.client.consent import ConsentRecord, Permit, Purpose
 from chorister.client.vault import WITHDRAWN_FILE, Vault, check_in_use, read_marker
 from chorister.client.vault_key import KEY_FILE, uses_keyring
 from chorister.shared import codec
-from chorister.shared.errors import ChoristerError, ConsentRefused, UsageError
+from chorister.shared.errors import BadLedger, ChoristerError, ConsentRefused, UsageError
 from chorister.shared.privacy.ledger_file import LedgerFile, system_clock
 from chorister.shared.randomness import SystemRandomness
 from chorister.shared.signing import SigningKey, VerifyKey
@@ -33,7 +34,7 @@ CONSENT = "consent"
 CERTIFICATE = "certificate"
 PROFILE = "profile"
 PERSONAL_ADAPTER = "personal-adapter"
-PERSONAL_PROFILE = "personal-profile"  # of all recordings, where PROFILE is of those set apart
+PERSONAL_PROFILE = "personal-profile"  # of a voice file; PROFILE is of those set apart
 RECORDING = "recording-{:04d}"
 STATEMENT = "statement"
 
@@ -155,8 +156,10 @@ def exists(folder: Path) -> bool:
     return (folder / KEY_FILE).exists() or (folder / WITHDRAWN_FILE).exists()
 
 
-def open_from(options: argparse.Namespace, *, even_if_ended: bool = False) -> Home:
-    """Return the home that a command's options name.
+def open_from(
+    options: argparse.Namespace, *, even_if_ended: bool = False, check_ledger: bool = True
+) -> Home:
+    """Return the home that a command's options name; the last two arguments as of `open_home`.
 
     Raises:
         VaultError, ConsentRefused: as `Vault.open`.
@@ -165,7 +168,12 @@ def open_from(options: argparse.Namespace, *, even_if_ended: bool = False) -> Ho
     folder = vault_folder(options)
     if not even_if_ended:
         _note_withdrawn(folder)
-    return open_home(folder, passphrase_for(folder, options), even_if_ended=even_if_ended)
+    return open_home(
+        folder,
+        passphrase_for(folder, options),
+        even_if_ended=even_if_ended,
+        check_ledger=check_ledger,
+    )
 
 
 def open_vault_from(options: argparse.Namespace) -> Vault:
@@ -200,6 +208,7 @@ def open_home(
     passphrase: str | None,
     *,
     even_if_ended: bool = False,
+    check_ledger: bool = True,
     clock: Callable[[], int] = system_clock,
 ) -> Home:
     """Return the home in a folder.
@@ -208,13 +217,15 @@ def open_home(
         folder: of the vault.
         passphrase: None where the system's keyring opens it.
         even_if_ended: although it was moved or withdrawn, to finish that.
+        check_ledger: refuse a damaged ledger now; a withdrawal goes on without one.
         clock: Unix time.
 
     Raises:
         VaultError, ConsentRefused: as `Vault.open`.
+        BadLedger: the ledger was altered.
     """
     vault = Vault.open(folder, passphrase, SystemRandomness(), even_if_ended=even_if_ended)
-    return _home(vault, clock)
+    return _home(vault, clock, check_ledger=check_ledger)
 
 
 def create_home(
@@ -333,7 +344,7 @@ def named_file(options: argparse.Namespace) -> Path | None:
     return named or (Path(from_environment) if from_environment else None)
 
 
-def _home(vault: Vault, clock: Callable[[], int]) -> Home:
+def _home(vault: Vault, clock: Callable[[], int], *, check_ledger: bool = True) -> Home:
     if not vault.has(IDENTITY):
         key = SigningKey.generate(SystemRandomness())
         vault.put(IDENTITY, key.secret_bytes(), "key")
@@ -343,6 +354,7 @@ def _home(vault: Vault, clock: Callable[[], int]) -> Home:
         owner=key.verify_key().name,
         federation=NO_FEDERATION,
         clock=clock,
+        check=check_ledger,
     )
     record = None
     if vault.has(CONSENT):
@@ -357,8 +369,10 @@ def _note_withdrawn(folder: Path) -> None:
         return
     device, at_s = marker.get("device_id"), marker.get("at_s")
     if isinstance(device, str) and (folder / LEDGER_FILE).exists():
-        ledger = LedgerFile(folder / LEDGER_FILE, owner=device, federation=NO_FEDERATION)
-        ledger.append("refusal", reason=f"the consent was withdrawn at {at_s} (Unix time)")
+        # A ledger that takes no entry changes nothing of the refusal.
+        with contextlib.suppress(BadLedger, OSError):
+            ledger = LedgerFile(folder / LEDGER_FILE, owner=device, federation=NO_FEDERATION)
+            ledger.append("refusal", reason=f"the consent was withdrawn at {at_s} (Unix time)")
     raise ConsentRefused(
         "A voice is used only while its owner wants it.",
         f"the consent was withdrawn at {at_s} (Unix time)",

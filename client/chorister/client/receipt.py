@@ -41,6 +41,11 @@ _BOUNDED = (
 _UNBOUNDED = (
     "No noise was booked for these rounds: nothing bounds what their adapters say of this speaker."
 )
+_UNREAD = (
+    "Not everything that this device noted could be read or written, so rounds or figures may be "
+    "missing here: {}. The voice was destroyed all the same. What rounds have learnt, if there "
+    "were more, stays in the shared adapters."
+)
 _PLAIN = "A plain voice file works for whoever has a copy. It was deleted where it was written."
 _BACKUPS = (
     "Backups of the vault's folder that were made before hold its key file: delete them. Other "
@@ -61,7 +66,9 @@ class Facts:
         rounds: that the speaker took part in.
         bounds: on what they can have learnt.
         federations: whose servers are told.
-        ledger: the device's signature under its ledger, this withdrawal included.
+        ledger: the device's signature under its ledger, this withdrawal included; None where the
+            ledger could not be read.
+        unread: what could not be read or written of ledgers and journals, in words.
     """
 
     consent: ConsentRecord
@@ -71,7 +78,8 @@ class Facts:
     rounds: tuple[Contribution, ...]
     bounds: tuple[Bound, ...]
     federations: tuple[str, ...]
-    ledger: Checkpoint
+    ledger: Checkpoint | None
+    unread: tuple[str, ...] = ()
 
 
 def write(folder: Path, key: SigningKey, facts: Facts) -> Path:
@@ -146,10 +154,16 @@ def _plain(facts: Facts, device: VerifyKey) -> dict[str, Any]:
     limits = [_CONVERTED, _BACKUPS]
     if any("plain" in outcome for _, outcome in facts.files):
         limits.insert(0, _PLAIN)
+    if facts.bounds and (facts.rounds or facts.unread):
+        limits.insert(0, _BOUNDED)
+    elif facts.rounds and not facts.unread:
+        limits.insert(0, _UNBOUNDED)
     if facts.rounds:
-        limits = [_IN_ADAPTERS, _BOUNDED if facts.bounds else _UNBOUNDED, *limits]
-    else:
+        limits.insert(0, _IN_ADAPTERS)
+    elif not facts.unread:
         limits.insert(0, _NEVER_JOINED)
+    if facts.unread:
+        limits.insert(0, _UNREAD.format("; ".join(facts.unread)))
     told = "a signed notice waits, and is given to its server when that next asks this device"
     return {
         "format": FORMAT,
@@ -175,7 +189,7 @@ def _plain(facts: Facts, device: VerifyKey) -> dict[str, Any]:
         "rounds": [asdict(contribution) for contribution in facts.rounds],
         "bounds": [_bound(bound) for bound in facts.bounds],
         "cannot_be_undone": limits,
-        "ledger": facts.ledger.to_plain(),
+        "ledger": None if facts.ledger is None else facts.ledger.to_plain(),
     }
 
 

@@ -6,7 +6,8 @@
     4 the receipt is signed and written         the device's key is needed for it
     5 the vault's key is destroyed, then its items
 
-Whoever runs it again after a crash finishes it. Ledger, budget journals and receipt stay: they
+Whoever runs it again after a crash finishes it. A ledger or a journal that was altered stops none
+of this: the receipt says that it could not be read. Ledger, budget journals and receipt stay: they
 outlive the voice and hold none of it.
 """
 
@@ -15,9 +16,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from chorister.client import consent, outbox, receipt
 from chorister.client.home import Home
@@ -26,11 +28,12 @@ from chorister.client.sealed import Exported, exported, is_sealed, read_head
 from chorister.client.vault import WITHDRAWN_FILE
 from chorister.shared import codec
 from chorister.shared.enrolment import Withdrawal, WithdrawalNotice
-from chorister.shared.errors import BadMessage, ConsentRefused
+from chorister.shared.errors import BadMessage, ChoristerError, ConsentRefused
 from chorister.shared.files import write_atomically
 from chorister.shared.signing import Certificate
 
 CERTIFICATE_KIND = "certificate"
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,8 @@ class Withdrawn:
         items: how many items of the vault were destroyed.
         files: path and what became of it, for each voice file that was written.
         notices: files that wait for servers.
-        rounds: how many rounds the speaker took part in.
+        rounds: how many rounds the speaker took part in, as far as its ledgers can be read.
+        unread: what could not be read or written of ledgers and journals, in words.
     """
 
     withdrawal: Withdrawal
@@ -52,13 +56,14 @@ class Withdrawn:
     files: tuple[tuple[str, str], ...]
     notices: tuple[Path, ...]
     rounds: int
+    unread: tuple[str, ...]
 
 
 def withdraw(home: Home) -> Withdrawn:
     """End the consent, delete what was made under it, and leave a signed receipt.
 
     Args:
-        home: of the speaker, opened with `even_if_ended`.
+        home: of the speaker, opened with `even_if_ended` and without `check_ledger`.
 
     Raises:
         ConsentRefused: there is no consent to withdraw.
@@ -70,11 +75,14 @@ def withdraw(home: Home) -> Withdrawn:
             "none in this vault",
             "There is nothing to withdraw; delete the vault's folder if you want it gone.",
         )
-    withdrawal = _begin(home)
+    unread: list[str] = []
+    withdrawal = _begin(home, unread)
     notices = _notices(home, withdrawal)
     files = tuple((made.path, _delete_file(made)) for made in exported(home))
     items = home.vault.items()
-    rounds = contributions(home.folder)
+    rounds = _readable("the ledgers", lambda: contributions(home.folder), unread) or ()
+    bounded = _readable("the budgets' journals", lambda: bounds(home.folder), unread) or ()
+    signed = _readable("the ledger's end", lambda: home.ledger.checkpoint(home.key), unread)
     written = receipt.write(
         home.folder,
         home.key,
@@ -84,18 +92,38 @@ def withdraw(home: Home) -> Withdrawn:
             items=Counter(item.kind for item in items),
             files=files,
             rounds=rounds,
-            bounds=bounds(home.folder),
+            bounds=bounded,
             federations=tuple(sorted(federation for federation, _ in notices)),
-            ledger=home.ledger.checkpoint(home.key),
+            ledger=signed,
+            unread=tuple(unread),
         ),
     )
     home.vault.destroy()
     return Withdrawn(
-        withdrawal, written, len(items), files, tuple(path for _, path in notices), len(rounds)
+        withdrawal,
+        written,
+        len(items),
+        files,
+        tuple(path for _, path in notices),
+        len(rounds),
+        tuple(unread),
     )
 
 
-def _begin(home: Home) -> Withdrawal:
+def _readable(what: str, act: Callable[[], _Read], unread: list[str]) -> _Read | None:
+    """Return what ledgers or journals give; None, and a line in `unread`, where they are damaged.
+
+    Whoever can alter a file beside the vault must not be able to keep the voice in it alive.
+    """
+    try:
+        return act()
+    except (ChoristerError, OSError, KeyError, TypeError, ValueError) as error:
+        found = error.found if isinstance(error, ChoristerError) else str(error)
+        unread.append(f"{what} could not be read: {found}")
+        return None
+
+
+def _begin(home: Home, unread: list[str]) -> Withdrawal:
     """Put the withdrawal on the disk and into the ledger; the first one stays the one."""
     path = home.folder / WITHDRAWN_FILE
     if path.exists():
@@ -110,8 +138,15 @@ def _begin(home: Home) -> Withdrawal:
     signature = withdrawal.signature.hex()
     # Refused first, noted afterwards: a ledger that cannot be written must not keep a voice alive.
     write_atomically(path, json.dumps(plain | {"signature": signature}, indent=1).encode())
-    home.ledger.append(
-        "withdrawal", consent=withdrawal.consent_sha256, at_s=withdrawal.at_s, signature=signature
+    _readable(
+        "the ledger, to note the withdrawal,",
+        lambda: home.ledger.append(
+            "withdrawal",
+            consent=withdrawal.consent_sha256,
+            at_s=withdrawal.at_s,
+            signature=signature,
+        ),
+        unread,
     )
     return withdrawal
 

@@ -21,7 +21,7 @@ from chorister.client.sealed import (
 from chorister.client.vault_index import VaultError
 from chorister.client.withdraw import withdraw
 from chorister.shared import codec
-from chorister.shared.errors import BadMessage, BadSignature, ConsentRefused, UsageError
+from chorister.shared.errors import BadLedger, BadMessage, BadSignature, ConsentRefused, UsageError
 from chorister.shared.privacy.budget import Limit
 from chorister.shared.privacy.charges import segment_event
 from chorister.shared.privacy.events import SPEAKER_MECHANISM, PrivacyEvent
@@ -264,3 +264,58 @@ def test_without_a_consent_there_is_nothing_to_do(tmp_path):
     for action in (["show"], ["renew"], ["narrow", "--purpose", "training"], ["withdraw", "--yes"]):
         with pytest.raises(ConsentRefused):
             main(action)
+
+
+def alter_ledger(path):
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([lines[0], lines[1].replace(b"given", b"taken"), *lines[2:]]))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [alter_ledger, lambda p: p.write_bytes(b"\xff\n" * 3), lambda p: (p.unlink(), p.mkdir())],
+    ids=["altered", "overwritten", "replaced by a folder"],
+)
+def test_a_damaged_ledger_keeps_no_voice_alive(mine, sealed, capsys, damage):
+    join(mine)
+    damage(mine.folder / "ledger.jsonl")
+    assert main(["withdraw", "--yes", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert "could not be read" in shown.err
+    told = json.loads(shown.out)
+    assert told["unread"]
+    assert len(told["notices"]) == 1
+    assert (mine.folder / "withdrawn.json").exists()
+    assert not (mine.folder / "vault.json").exists()
+    assert not (mine.folder / "items").exists()
+    assert not sealed.exists()
+    found = json.loads((mine.folder / "receipt-withdrawal.json").read_text())
+    receipt.check(found)
+    assert found["ledger"] is None
+    assert "could not be read" in found["cannot_be_undone"][0]
+    # It says neither that nothing was sent nor that nothing bounds it: nobody knows.
+    limits = " ".join(found["cannot_be_undone"])
+    assert "nothing of it was ever sent" not in limits
+    assert "nothing bounds" not in limits
+    with pytest.raises(ConsentRefused, match="was withdrawn at"):
+        main(["renew"])
+
+
+def test_a_damaged_budget_journal_keeps_no_voice_alive_either(mine, sealed):
+    join(mine)
+    alter_ledger(mine.folder / "ledger.jsonl")
+    (mine.folder / home.BUDGET_FILE).write_bytes(
+        (mine.folder / home.BUDGET_FILE).read_bytes().replace(b'"r1"', b'"r9"', 1)
+    )
+    done = withdraw(home.open_home(mine.folder, "correct horse", check_ledger=False))
+    assert len(done.unread) == 4
+    found = json.loads(done.receipt.read_text())
+    assert (found["bounds"], found["ledger"]) == ([], None)
+    assert not (mine.folder / "vault.json").exists()
+
+
+def test_other_commands_still_refuse_a_damaged_ledger(mine):
+    join(mine)
+    alter_ledger(mine.folder / "ledger.jsonl")
+    with pytest.raises(BadLedger):
+        main(["renew"])

@@ -30,7 +30,7 @@ def system_clock() -> int:
 
 
 class LedgerFile:
-    """An append-only file of entries; opening it checks the whole chain.
+    """An append-only file of entries; opening it checks the whole chain, unless told otherwise.
 
     A line that a crash left unfinished at the end is removed when the file is next used, and a note
     says so: an append that was not finished was not reported as done to anyone.
@@ -41,6 +41,7 @@ class LedgerFile:
         federation: the federation it belongs to.
         clock: where the time of an entry comes from.
         on_entry: called with each entry in order, whoever wrote it, those of this object included.
+        check: now; otherwise the first use checks it, and raises what opening would have.
 
     Raises:
         BadLedger: the file's chain is broken, or it belongs to another owner or federation.
@@ -54,6 +55,7 @@ class LedgerFile:
         federation: str,
         clock: Callable[[], int] = system_clock,
         on_entry: Callable[[Entry], None] | None = None,
+        check: bool = True,
     ) -> None:
         self.path = path
         self._genesis: dict[str, Json] = {
@@ -64,8 +66,9 @@ class LedgerFile:
         self._chain = Chain()
         self._read_to = 0
         self._latest_s = 0
-        with self.locked():
-            pass
+        if check:
+            with self.locked():
+                pass
 
     @property
     def head(self) -> tuple[int, str]:
