@@ -51,6 +51,15 @@ _BACKUPS = (
     "Backups of the vault's folder that were made before hold its key file: delete them. Other "
     "copies of the recordings were never Chorister's."
 )
+_EXPORTED = (
+    "An exported vault file, and the folder it was exported from, hold the key: delete the file, "
+    "and run `chorister consent withdraw` there too."
+)
+_MOVED = (
+    "This vault was exported or imported, so its key lies in more than one place, and this voice "
+    "can be opened again there. " + _EXPORTED + " The same holds for the folder that it was "
+    "imported into."
+)
 _CONVERTED = "Audio that was already made with this voice stays where it is: nobody keeps a list."
 
 
@@ -69,6 +78,7 @@ class Facts:
         ledger: the device's signature under its ledger, this withdrawal included; None where the
             ledger could not be read.
         unread: what could not be read or written of ledgers and journals, in words.
+        moved: whether the vault was exported from this folder or imported into it.
     """
 
     consent: ConsentRecord
@@ -80,6 +90,7 @@ class Facts:
     federations: tuple[str, ...]
     ledger: Checkpoint | None
     unread: tuple[str, ...] = ()
+    moved: bool = False
 
 
 def write(folder: Path, key: SigningKey, facts: Facts) -> Path:
@@ -151,7 +162,9 @@ def to_html(plain: Mapping[str, Any]) -> str:
 
 def _plain(facts: Facts, device: VerifyKey) -> dict[str, Any]:
     consent, withdrawal = facts.consent, facts.withdrawal
-    limits = [_CONVERTED, _BACKUPS]
+    limits = [_CONVERTED, _BACKUPS, _EXPORTED]
+    if facts.moved:
+        limits = [_MOVED, _CONVERTED, _BACKUPS]
     if any("plain" in outcome for _, outcome in facts.files):
         limits.insert(0, _PLAIN)
     if facts.bounds and (facts.rounds or facts.unread):

@@ -98,6 +98,10 @@ def export(argv: Sequence[str]) -> int:
         f"use. There: chorister vault import {options.file.name}"
     )
     say("Import it once: two machines with one budget would spend it twice. Then delete the file.")
+    say(
+        "The file, and this folder, still hold the key: whoever withdraws deletes the file, and "
+        f"runs `chorister consent withdraw --vault '{mine.folder}'` here too."
+    )
     return 0
 
 

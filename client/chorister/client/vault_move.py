@@ -34,6 +34,7 @@ from chorister.shared.randomness import Randomness
 
 MAGIC = b"chorister vault export 1\n"
 MAX_BYTES = 2**31 - 1  # what AES-GCM takes at once
+_FRAMING_BYTES = 2**20  # names and lengths, and what is noted between measuring and writing
 MOVES = "moves"
 _CARRIED = ("*.jsonl", "*.begun", "*.revealed", "receipt-*", "outbox/*")
 _OUT_OF_USE = ".moved"
@@ -50,7 +51,8 @@ def export_vault(home: Home, path: Path, passphrase: str, randomness: Randomness
 
     Raises:
         ConsentRefused: the speaker withdrew.
-        UsageError: the file exists, cannot be written, or the vault is too large for one.
+        UsageError: the file exists, cannot be written, or the vault is too large for one; of these
+            only a file that cannot be written leaves the vault marked.
         VaultError: an item is damaged: then nothing was marked and nothing written.
     """
     if (home.folder / WITHDRAWN_FILE).exists():
@@ -62,6 +64,7 @@ def export_vault(home: Home, path: Path, passphrase: str, randomness: Randomness
         raise UsageError("An existing file is not overwritten.", str(path), "Choose another name.")
     vault = home.vault
     items = [(item, vault.get(item.name)) for item in vault.items()]
+    _check_size(sum(len(data) for _, data in items), vault.folder)
     move = _mark_moved(home)
     with _journals_stopped(vault.folder):
         files: Plain = {name: file.read_bytes() for name, file in _carried(vault.folder)}
@@ -74,12 +77,6 @@ def export_vault(home: Home, path: Path, passphrase: str, randomness: Randomness
             "files": files,
         }
     )
-    if len(plain) > MAX_BYTES:
-        raise UsageError(
-            "A vault is exported as one file of at most 2 GiB.",
-            f"{len(plain) / 2**30:.1f} GiB",
-            "Delete recordings that are not needed.",
-        )
     salt, nonce = randomness.bytes(16), randomness.bytes(NONCE_BYTES)
     head = codec.encode({"salt": salt, "nonce": nonce, **vault_key.ARGON2})
     wrapping = vault_key.stretch(passphrase, salt, vault_key.ARGON2)
@@ -134,6 +131,17 @@ def import_vault(
     sync_folder(folder.parent)
     _clear(old)
     return Vault(folder, plain["key"], randomness)
+
+
+def _check_size(items_bytes: int, folder: Path) -> None:
+    """Refuse a vault that fits into no file while it is still in use: marked, it would be lost."""
+    size = items_bytes + sum(path.stat().st_size for _, path in _carried(folder))
+    if size + _FRAMING_BYTES > MAX_BYTES:
+        raise UsageError(
+            "A vault is exported as one file of at most 2 GiB.",
+            f"{size / 2**30:.1f} GiB",
+            "Enrol with fewer recordings. Nothing was marked: the vault is in use here as before.",
+        )
 
 
 def _mark_moved(home: Home) -> int:

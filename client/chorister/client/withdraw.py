@@ -25,7 +25,8 @@ from chorister.client import consent, outbox, receipt
 from chorister.client.home import Home
 from chorister.client.participation import bounds, contributions
 from chorister.client.sealed import Exported, exported, is_sealed, read_head
-from chorister.client.vault import WITHDRAWN_FILE
+from chorister.client.vault import MOVED_FILE, WITHDRAWN_FILE
+from chorister.client.vault_move import MOVES
 from chorister.shared import codec
 from chorister.shared.enrolment import Withdrawal, WithdrawalNotice
 from chorister.shared.errors import BadMessage, ChoristerError, ConsentRefused
@@ -96,6 +97,7 @@ def withdraw(home: Home) -> Withdrawn:
             federations=tuple(sorted(federation for federation, _ in notices)),
             ledger=signed,
             unread=tuple(unread),
+            moved=any((home.folder / name).exists() for name in (MOVES, MOVED_FILE)),
         ),
     )
     home.vault.destroy()

@@ -2,12 +2,13 @@ import json
 
 import pytest
 
-from chorister.client import home, vault_cli, vault_move
+from chorister.client import consent_cli, home, receipt, vault_cli, vault_move
 from chorister.client.budget import DeviceBudget
 from chorister.client.consent import give
 from chorister.client.vault import MOVED_FILE, Vault
 from chorister.client.vault_index import VaultError
 from chorister.client.vault_move import export_vault, import_vault
+from chorister.client.withdraw import withdraw
 from chorister.shared.errors import BadLedger, BudgetExhausted, ConsentRefused, UsageError
 from chorister.shared.privacy.budget import Limit
 from chorister.shared.privacy.events import PrivacyEvent
@@ -203,3 +204,58 @@ def test_a_short_passphrase_is_no_new_one(tmp_path, passphrase_file):
         home.choose_passphrase(passphrase_file, "vault")
     with pytest.raises(UsageError, match="can be read"):
         home.choose_passphrase(tmp_path / "none", "vault")
+
+
+def test_a_vault_too_large_for_one_file_stays_in_use(old, tmp_path, monkeypatch):
+    budget = budget_of(old)
+    budget.reserve("r1", segment=None, speaker=EVENT)
+    size = sum(len(old.vault.get(item.name)) for item in old.vault.items())
+    # The files beside the vault count too: items alone would fit.
+    monkeypatch.setattr(vault_move, "MAX_BYTES", 2**20 + size + 100)
+    with pytest.raises(UsageError, match="in use here as before"):
+        export_vault(old, tmp_path / "it.export", "of the file", RANDOMNESS)
+    assert not (old.folder / MOVED_FILE).exists()
+    assert not (tmp_path / "it.export").exists()
+    old.permit("conversion")
+    budget.reserve("r2", segment=None, speaker=EVENT)
+    monkeypatch.setattr(vault_move, "MAX_BYTES", 2**20 + size + 100_000)
+    assert moved(old, tmp_path).get("recording-0001") == b"hello"
+
+
+@pytest.mark.parametrize("where", ["vault", "there"])
+def test_withdrawing_works_on_both_sides_of_a_move_and_names_the_other(
+    tmp_path, passphrase_file, capsys, monkeypatch, where
+):
+    mine = home.create_home(tmp_path / "vault", "correct horse")
+    record = give(
+        mine.key, controller="me", purposes=["conversion"], given_s=0, expires_s=2**33,
+        jurisdiction="EU",
+    )  # fmt: skip
+    mine.keep_consent(record, "given")
+    file = tmp_path / "it.export"
+    of_file = ["--file-passphrase-file", str(passphrase_file)]
+    assert vault_cli.main(["export", str(file), *of_file]) == 0
+    said = capsys.readouterr().out
+    assert f"chorister consent withdraw --vault '{mine.folder}'" in said
+    assert vault_cli.main(["import", str(file), *of_file, "--vault", str(tmp_path / "there")]) == 0
+    monkeypatch.setenv("CHORISTER_VAULT", str(tmp_path / where))
+    assert consent_cli.main(["withdraw", "--yes"]) == 0
+    left = tmp_path / where
+    assert not (left / "vault.json").exists()
+    assert not (left / "items").exists()
+    found = json.loads((left / "receipt-withdrawal.json").read_text())
+    receipt.check(found)
+    limits = " ".join(found["cannot_be_undone"])
+    assert "was exported or imported" in limits
+    assert "delete the file, and run `chorister consent withdraw` there too" in limits
+    # The other one is untouched, which is why the receipt names it; and it can be ended likewise.
+    other = ({"vault", "there"} - {where}).pop()
+    assert (tmp_path / other / "vault.json").exists()
+    assert consent_cli.main(["withdraw", "--yes", "--vault", str(tmp_path / other)]) == 0
+    assert not (tmp_path / other / "vault.json").exists()
+
+
+def test_a_vault_that_never_moved_is_told_what_an_export_would_hold(old):
+    limits = " ".join(json.loads(withdraw(old).receipt.read_text())["cannot_be_undone"])
+    assert "the folder it was exported from, hold the key" in limits
+    assert "was exported or imported" not in limits
