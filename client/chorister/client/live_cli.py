@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,7 @@ recording, in the same chunks. Live voices are made by `chorister personalise --
 _FRAME_MS = 10
 _MOST_CHUNK_MS = 200
 _MEASURED_STEPS = 300
+_ASKED_EVERY_S = 1.0
 
 
 def main(argv: Sequence[str]) -> int:
@@ -83,10 +84,15 @@ def main(argv: Sequence[str]) -> int:
         from chorister.client.convert import check_destination
 
         check_destination(options.file[1], overwrite=options.overwrite)
-    voice = open_any_live_voice(options.voice, options, threads=max(options.threads, 1))
+    voice, still_allowed = open_any_live_voice(
+        options.voice, options, threads=max(options.threads, 1)
+    )
     if options.latency:
         return _latency(voice, options)
-    return _convert(voice, options) if options.file is not None else _speak(voice, options)
+    ask = _now_and_again(still_allowed)
+    if options.file is not None:
+        return _convert(voice, options, ask)
+    return _speak(voice, options, ask)
 
 
 def _statistics(options: argparse.Namespace) -> SourceStatistics | None:
@@ -125,7 +131,7 @@ def _latency(voice: LiveVoice, options: argparse.Namespace) -> int:
     return 0
 
 
-def _convert(voice: LiveVoice, options: argparse.Namespace) -> int:
+def _convert(voice: LiveVoice, options: argparse.Namespace, ask: Callable[[], None]) -> int:
     """The live path over a recording."""
     from chorister.client.calibration import calibrate_from
     from chorister.client.live_file import convert_file_live
@@ -134,6 +140,11 @@ def _convert(voice: LiveVoice, options: argparse.Namespace) -> int:
     statistics = _statistics(options) or calibrate_from(source)
     began = time.perf_counter()
     with progress(f"Converting {source.name}", 100) as step:
+
+        def on_percent(percent: int) -> None:
+            ask()
+            step(percent)
+
         seconds = convert_file_live(
             voice,
             statistics,
@@ -141,7 +152,7 @@ def _convert(voice: LiveVoice, options: argparse.Namespace) -> int:
             destination,
             chunk_frames=options.chunk // _FRAME_MS,
             pitch_st=options.pitch,
-            on_percent=step,
+            on_percent=on_percent,
         )
     took_s = time.perf_counter() - began
     if options.json:
@@ -150,8 +161,8 @@ def _convert(voice: LiveVoice, options: argparse.Namespace) -> int:
     return 0
 
 
-def _speak(voice: LiveVoice, options: argparse.Namespace) -> int:
-    """Microphone to speaker, until interrupted."""
+def _speak(voice: LiveVoice, options: argparse.Namespace, ask: Callable[[], None]) -> int:
+    """Microphone to speaker, until interrupted or not allowed any more."""
     from chorister.client.live import LiveConverter
     from chorister.client.live_sound import Devices, open_sound
 
@@ -168,6 +179,7 @@ def _speak(voice: LiveVoice, options: argparse.Namespace) -> int:
         if not converter.calibrated:
             say("Speak: two seconds of your voice are needed first.")
         for _ in _ticks(options.seconds):
+            ask()
             if sound.failure is not None:
                 raise sound.failure
             if converter.calibrated:
@@ -175,12 +187,27 @@ def _speak(voice: LiveVoice, options: argparse.Namespace) -> int:
         if converter.calibrated:
             say("Calibrated. Ctrl-C ends it.")
         for _ in _ticks(options.seconds):
+            ask()
             if sound.failure is not None:
                 raise sound.failure
         dropped = sound.dropped
     if dropped:
         say(f"{dropped} chunks came too late: try --chunk 20, or close other programs.")
     return 0
+
+
+def _now_and_again(ask: Callable[[], None]) -> Callable[[], None]:
+    """What may be called at any rate, and asks about once a second."""
+    last_s = time.monotonic()
+
+    def asked() -> None:
+        nonlocal last_s
+        now_s = time.monotonic()
+        if now_s - last_s >= _ASKED_EVERY_S:
+            last_s = now_s
+            ask()
+
+    return asked
 
 
 def _ticks(seconds: float | None) -> Iterator[None]:

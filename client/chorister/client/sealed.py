@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -235,6 +236,10 @@ def unsealed(home: Home, path: Path, *, purpose: Purpose = "conversion") -> byte
     Raises:
         ConsentRefused, BadWeights: as `open_sealed`.
     """
+    return _unsealed(home, path, purpose)[0]
+
+
+def _unsealed(home: Home, path: Path, purpose: Purpose) -> tuple[bytes, Permit]:
     head, nonce, front, sealed = _parse(path)
     home.require_in_use(purpose)
     item = _ITEM.format(head.voice)
@@ -263,7 +268,7 @@ def unsealed(home: Home, path: Path, *, purpose: Purpose = "conversion") -> byte
     home.ledger.append(
         "conversion", voice=made.sha256, consent=permit.consent_sha256, purpose=purpose
     )
-    return data
+    return data, permit
 
 
 def open_any_voice(
@@ -298,14 +303,33 @@ def open_any_live_voice(
     *,
     purpose: Purpose = "conversion",
     threads: int = 1,
-) -> LiveVoice:
-    """Return the live voice in a file; arguments and errors as of `open_any_voice`."""
+) -> tuple[LiveVoice, Callable[[], None]]:
+    """Return the live voice in a file, and what is called now and again while it speaks.
+
+    That call returns while the voice may still be used; it raises ConsentRefused or VaultError once
+    its consent ended or was withdrawn, or its vault was moved. A plain voice may always be used.
+    Arguments and errors as of `open_any_voice`.
+    """
     from chorister.client.stream_voice import LiveVoice, open_live_voice
 
     if is_sealed(path):
-        data = unsealed(homes.open_from(options), path, purpose=purpose)
-        return LiveVoice(data, path.name, threads=threads)
-    return open_live_voice(path, threads=threads)
+        home = homes.open_from(options)
+        data, permit = _unsealed(home, path, purpose)
+        return LiveVoice(data, path.name, threads=threads), lambda: _still(home, permit)
+    return open_live_voice(path, threads=threads), lambda: None
+
+
+def _still(home: Home, permit: Permit) -> None:
+    """Return while a permit that was granted still holds; its end is in the ledger."""
+    home.require_in_use(permit.purpose)
+    if home.now_s() >= permit.until_s:
+        reason = f"the consent expired at {permit.until_s} (Unix time)"
+        home.ledger.append("refusal", purpose=permit.purpose, reason=reason)
+        raise ConsentRefused(
+            "A voice speaks as long as its owner's consent lasts.",
+            reason,
+            "Renew it with `chorister consent renew`, and begin again.",
+        )
 
 
 def _refused(home: Home, purpose: str, reason: str) -> ConsentRefused:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from chorister.client import live_cli, live_sound
+from chorister.client import home, live_cli, live_file, live_sound
 from chorister.client.calibration import Calibration, calibrate_from, statistics_of
+from chorister.client.consent import give
 from chorister.client.live import LiveConverter, converted
 from chorister.client.live_sound import Devices, open_sound
+from chorister.client.sealed import seal_voice
 from chorister.client.stream_level import StreamLevel, soft_limit
 from chorister.client.stream_voice import LiveVoice, open_live_voice
 from chorister.client.voice import SourceStatistics
-from chorister.shared.errors import BadAudio, UsageError
+from chorister.client.withdraw import withdraw
+from chorister.shared.errors import BadAudio, ConsentRefused, UsageError
 from chorister.shared.types import FloatArray
+from chorister.shared.voice.audio import stream_recording
 from chorister.shared.voice.f0 import estimate_f0
 from chorister.shared.voice.loudness import loudness_lufs
 
@@ -263,3 +267,101 @@ def test_no_sound_card_is_an_error_that_advises(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(live_sound, "_sounddevice", lambda: Card([], fails=True))
     with pytest.raises(UsageError, match="--file"), open_sound(lambda b: b, 1, Devices()):
         pass
+
+
+class Clock:
+    """A machine's time: nobody waits, and something happens while somebody speaks."""
+
+    def __init__(self, now_s: int) -> None:
+        self.began_s, self.slept_s = now_s, 0.0
+        self.events: dict[float, Callable[[], object]] = {}
+
+    def __call__(self) -> int:
+        return int(self.began_s + self.slept_s)
+
+    def monotonic(self) -> float:
+        return self.slept_s
+
+    def perf_counter(self) -> float:
+        return self.slept_s
+
+    def sleep(self, seconds: float) -> None:
+        self.slept_s += seconds
+        for at_s in [at_s for at_s in self.events if at_s <= self.slept_s]:
+            self.events.pop(at_s)()
+
+
+class Spoken:
+    """A sealed live voice, its vault, and a microphone that hears nothing."""
+
+    def __init__(
+        self, folder: Path, live_voice: bytes, source: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.clock = Clock(1_800_000_000)
+        self.home = home.create_home(folder / "vault", "correct horse", clock=self.clock)
+        record = give(
+            self.home.key, controller="me", purposes=["conversion"], given_s=self.clock(),
+            expires_s=self.clock() + 30, jurisdiction="EU",
+        )  # fmt: skip
+        self.home = self.home.keep_consent(record, "given")
+        path = folder / "me.voice"
+        seal_voice(self.home, live_voice, path, self.home.permit("conversion"))
+        self.arguments = ["--voice", str(path), "--calibrate", str(source)]
+        monkeypatch.setattr(home, "open_from", lambda _: self.home)
+        monkeypatch.setattr(live_cli, "time", self.clock)
+        monkeypatch.setattr(live_sound, "_sounddevice", lambda: Card([]))
+
+    def last_refusal(self) -> str:
+        lines = (self.home.folder / "ledger.jsonl").read_text().splitlines()
+        entry = json.loads(lines[-1])
+        assert entry["kind"] == "refusal"
+        return str(entry["fields"]["reason"])
+
+
+@pytest.fixture
+def spoken(
+    tmp_path: Path,
+    live_voice_path: Path,
+    recording: Path,
+    quick_vault: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Spoken:
+    return Spoken(tmp_path, live_voice_path.read_bytes(), recording, monkeypatch)
+
+
+def test_speaking_ends_within_seconds_of_the_withdrawal(spoken: Spoken) -> None:
+    spoken.clock.events[5.0] = lambda: withdraw(spoken.home)
+    with pytest.raises(ConsentRefused, match="was withdrawn"):
+        live_cli.main([*spoken.arguments, "--seconds", "20"])
+    assert 5.0 <= spoken.clock.slept_s <= 6.5
+    assert "was withdrawn" in spoken.last_refusal()
+
+
+def test_speaking_ends_with_the_consent(spoken: Spoken) -> None:
+    with pytest.raises(ConsentRefused, match="expired at 1800000030"):
+        live_cli.main([*spoken.arguments, "--seconds", "60"])
+    assert 30.0 <= spoken.clock.slept_s <= 31.5
+    assert "expired" in spoken.last_refusal()
+
+
+def test_speaking_under_a_consent_that_lasts_is_not_disturbed(spoken: Spoken) -> None:
+    assert live_cli.main([*spoken.arguments, "--seconds", "3"]) == 0
+
+
+def test_a_file_is_left_unfinished_when_its_voice_is_withdrawn(
+    spoken: Spoken, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.wav"
+
+    def blocks(_path: Path) -> Iterator[FloatArray]:
+        for block in stream_recording(recording):
+            spoken.clock.sleep(2.0)
+            yield block
+
+    spoken.clock.events[1.0] = lambda: withdraw(spoken.home)
+    monkeypatch.setattr(live_file, "stream_recording", blocks)
+    with pytest.raises(ConsentRefused, match="was withdrawn"):
+        live_cli.main([*spoken.arguments, "--file", str(recording), str(out)])
+    assert not out.exists()
+    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".*.part"))
