@@ -152,7 +152,11 @@ def enrol(
         EnrolmentRefused: a check failed; nothing was stored.
         BadAudio: no recordings.
     """
-    challenge = _challenge_for(home, wanted, statement, policy)
+    try:
+        challenge = _challenge_for(home, wanted, statement, policy)
+    except ConsentRefused as error:
+        _note_refusal(home, error.found)
+        raise
     if not recordings:
         raise BadAudio(
             "An enrolment comes with recordings.", "none", "Name audio files, or use --record."
@@ -160,6 +164,10 @@ def enrol(
     examination = examine(
         statement, challenge, recordings, encoder, recogniser, policy, silero=silero
     )
+    # Names of checks alone: what a finding says may hold a file's name, and the ledger outlives it.
+    failed = [check.name for check in examination.summary() if not check.passed]
+    if failed:
+        _note_refusal(home, f"failed checks: {', '.join(failed)}")
     examination.require()
     spoken = None
     if statement is not None:
@@ -210,6 +218,10 @@ def from_flac(data: bytes, name: str) -> Recording:
     """Return what `to_flac` wrote."""
     pcm, _ = soundfile.read(io.BytesIO(data), dtype="int16")
     return Recording((pcm / np.float32(_SCALE)).astype(np.float32), name)
+
+
+def _note_refusal(home: Home, reason: str) -> None:
+    home.ledger.append("refusal", action="enrolment", reason=reason)
 
 
 def _challenge_for(

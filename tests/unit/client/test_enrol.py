@@ -172,6 +172,12 @@ def refused(take_part: Callable[..., object], home: Home, **changes: object) -> 
     return str(caught.value)
 
 
+def last_refusal(home: Home) -> str:
+    entry = json.loads(list(read_lines(home.folder / "ledger.jsonl"))[-1])
+    assert (entry["kind"], entry["fields"]["action"]) == ("refusal", "enrolment")
+    return str(entry["fields"]["reason"])
+
+
 def test_a_voice_whose_owner_said_so_is_enrolled(
     take_part: Callable[..., object], home: Home, voices: dict[str, list[Recording]]
 ) -> None:
@@ -226,6 +232,8 @@ def test_one_recording_of_another_person_is_named(
 ) -> None:
     reason = refused(take_part, home, recordings=[*voices["anna"][1:], voices["boris"][3]])
     assert "boris-3.wav: same speaker" in reason
+    assert "recordings: same speaker" in last_refusal(home)
+    assert "boris" not in last_refusal(home)
 
 
 def test_two_speakers_in_turn_are_refused(
@@ -267,11 +275,13 @@ def test_a_statement_is_answered_once(
     take_part(challenge=first)
     with pytest.raises(ConsentRefused, match="no challenge that waits"):
         take_part(challenge=first)
+    assert last_refusal(home) == "no challenge that waits for an answer"
     # The same recording against a new challenge holds the old digits.
     second = replace(first, digits=tuple((d + 3) % 10 for d in first.digits))
     home.vault.put(CHALLENGE, second.to_bytes(), "challenge")
     with pytest.raises(EnrolmentRefused, match="digits that were shown were not heard"):
         take_part(challenge=second, digits=first.digits)
+    assert last_refusal(home) == "failed checks: statement: digits"
 
 
 def test_a_challenge_that_expired_or_is_from_the_future_is_not_answered(
