@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from chorister.client.personalise import (
     personalise,
 )
 from chorister.client.precision import Precision
-from chorister.client.prepare import enrolment_gain, level_by, segments
+from chorister.client.prepare import Divided, divide, enrolment_gain, level_by, segments
 from chorister.client.sealed import announce_plain, plain_is_written, seal_voice
 from chorister.client.stream_export import build_live_voice, export_live_voice
 from chorister.shared.adapter_digest import adapter_digest
@@ -159,8 +159,9 @@ def make_own_voice(
         home: of the speaker.
         permits: as `ask_permits` gives them; they say whether the file is plain.
         settings: how to train.
-        privacy: of the personal adapter alone: the voice file holds the speaker's statistics too,
-            which no noise protects.
+        privacy: of the personal adapter's training segments; the recordings are then divided as
+            `divide` does, and gain, profile and judgement come from parts that are not trained
+            on. The voice file holds frames of the enrolment part, which no noise protects.
         precision: in which the file's weights are stored; of an offline model only.
         on_step: told after each training step.
 
@@ -174,13 +175,14 @@ def make_own_voice(
     if adapter is not None:
         attach_adapter(model, adapter)
         shared_sha256 = adapter_digest(adapter)
-    gain = enrolment_gain(material.recordings)
-    training, held_out = _split(level_by(recording, gain) for recording in material.recordings)
-    profile = profile_from(training, encoder, model)
+    parts = _parts(material.recordings, apart=privacy is not None)
+    # A figure's segments stand apart: a gain or profile that they decide would tie them together.
+    gain = enrolment_gain(material.recordings if privacy is None else parts.enrolment)
+    profile = profile_from([level_by(one, gain) for one in parts.enrolment], encoder, model)
     result = personalise(
         model,
-        segments(training),
-        segments(held_out),
+        segments(parts.training, gain=gain),
+        segments(parts.held_out, gain=gain),
         profile,
         (),
         encoder,
@@ -253,11 +255,18 @@ def _personal(model: VoiceModel) -> bytes:
     return bytes(save({name: value.numpy() for name, value in read_personal(model).items()}))
 
 
-def _split(recordings: Iterable[Recording]) -> tuple[list[Recording], list[Recording]]:
+def _parts(recordings: Sequence[Recording], *, apart: bool) -> Divided:
+    """What a voice is made of; without a figure to keep, what is trained on describes it too."""
+    if apart:
+        return divide(recordings)
+    training, held_out = _split(recordings)
+    return Divided(tuple(training), tuple(training), tuple(held_out))
+
+
+def _split(found: Sequence[Recording]) -> tuple[list[Recording], list[Recording]]:
     """Every sixth recording is held out; of fewer than three, the last sixth of each."""
-    found = list(recordings)
     if len(found) >= _FEWEST_WHOLE:
-        held_out = found[_FEWEST_WHOLE - 1 :: _HELD_OUT_EVERY]
+        held_out = list(found[_FEWEST_WHOLE - 1 :: _HELD_OUT_EVERY])
         training = [r for i, r in enumerate(found) if (i + 1 - _FEWEST_WHOLE) % _HELD_OUT_EVERY]
         return training, held_out
     cuts = [len(one.samples) * (_HELD_OUT_EVERY - 1) // _HELD_OUT_EVERY for one in found]

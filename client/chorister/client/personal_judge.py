@@ -87,7 +87,7 @@ class PersonalJudge:
 
     Args:
         own: recordings of the speaker, what the voice is known by; those that the adapter is
-            trained on may be among them.
+            trained on may be among them, unless a figure protects those.
         probes: speech of others, or the speaker's own in disguise; at least one.
         profile: of the speaker.
         recogniser: hears phones (`phones.find_recogniser()`); None compares content instead.

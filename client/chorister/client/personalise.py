@@ -150,7 +150,7 @@ def personalise(
             afterwards if it was kept, and none is if it was not.
         training: segments of the speaker, of one length.
         held_out: segments of the speaker that are not in `training`, of one length.
-        profile: of the speaker, from the enrolment set.
+        profile: of the speaker, from the enrolment set; with `privacy`, of none of `training`.
         probes: speech of others to convert as a test; those with too little speech are left out.
             Where none is left, the speaker's own held-out speech is disguised (`disguised`). At
             most 6 are used, and 4 s of each.
@@ -180,7 +180,9 @@ def personalise(
     adapters.detach_personal(model)
     model.requires_grad_(False)
     before = judge.look(model)
-    independent = PersonalJudge([*training, *held_out], judge.probes, profile, find_recogniser())
+    # What the figure protects decides nothing: it is neither judged by nor stopped by.
+    known_by = [*held_out] if privacy is not None else [*training, *held_out]
+    independent = PersonalJudge(known_by, judge.probes, profile, find_recogniser())
     opinion, second = independent.look(model), None
     steps, best, last = _train(
         model, training, profile, encoder, judge, before, settings, privacy, began, on_step

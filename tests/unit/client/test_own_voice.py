@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import soundfile
 from safetensors.numpy import save_file
 
 from chorister.client import home, personalise_cli
+from chorister.client import personalise as personalise_module
 from chorister.client.adapter_file import attach_adapter, read_adapter
 from chorister.client.own_voice import give_own_consent, read_own_recordings
 from chorister.client.sealed import exported, open_sealed
@@ -24,7 +26,7 @@ from chorister.shared.errors import (
     ConsentRefused,
     UsageError,
 )
-from chorister.shared.types import Adapter, FloatArray
+from chorister.shared.types import Adapter, FloatArray, Recording
 from chorister.shared.voice import adapters
 from chorister.shared.voice.base import save_base
 from chorister.shared.voice.model import VoiceModel
@@ -148,6 +150,53 @@ def test_a_voice_may_be_stored_smaller_but_a_live_one_may_not(
         personalise_cli.main(
             [str(recordings), "--out", "x.voice", "--own-voice", "--live", "--precision", "int8"]
         )
+
+
+def test_what_the_noise_protects_is_apart_from_gain_profile_and_judge(
+    base: Path,
+    tmp_path: Path,
+    speech: Speech,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for number in range(6):  # whole files: enrolment 0 and 3, training 1, 2 and 4, held out 5
+        soundfile.write(folder / f"{number}.wav", speech(4.0, number), RATE)
+    known_by: list[list[str]] = []
+    trained_on: list[dict[str, FloatArray]] = []
+    judge, train = personalise_module.PersonalJudge, personalise_module._train
+
+    def judging(own: Sequence[Recording], *rest: Any) -> Any:
+        known_by.append([one.name for one in own])
+        return judge(own, *rest)
+
+    def training(model: VoiceModel, segments: Sequence[Recording], *rest: Any) -> Any:
+        trained_on.append({one.name: one.samples for one in segments})
+        return train(model, segments, *rest)
+
+    monkeypatch.setattr(personalise_module, "PersonalJudge", judging)
+    monkeypatch.setattr(personalise_module, "_train", training)
+    options = ["--own-voice", "--base", str(base), "--steps", "1", "--noise", "2"]
+    profiles, epsilons = [], []
+    for turn in range(2):
+        if turn:  # another training recording, far louder and with other sounds
+            soundfile.write(folder / "2.wav", 0.9 * np.tanh(9 * speech(4.0, 42)), RATE)
+        out = tmp_path / f"{turn}.voice"
+        assert personalise_cli.main([str(folder), "--out", str(out), *options, "--json"]) == 0
+        epsilons.append(json.loads(capsys.readouterr().out)["epsilon_segment"])
+        mine = home.open_home(tmp_path / "vault", "correct horse")
+        profiles.append(mine.vault.get("personal-profile"))
+    assert epsilons[0] == epsilons[1] > 0
+    assert profiles[0] == profiles[1], "the voice file must hold nothing of a training segment"
+    first, second = trained_on
+    assert {name.partition(".")[0] for name in first} == {"1", "2", "4"}
+    for name, samples in first.items():
+        if not name.startswith("2."):
+            np.testing.assert_array_equal(samples, second[name])
+    assert {name.partition(".")[0] for names in known_by for name in names} == {"5"}
+    assert personalise_cli.main([str(folder), "--out", str(tmp_path / "x.voice"), *options]) == 0
+    assert "figures of several runs on the same recordings add up" in capsys.readouterr().out
 
 
 def test_too_little_speech_is_said_with_the_reason(tmp_path: Path, speech: Speech) -> None:
