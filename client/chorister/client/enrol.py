@@ -187,7 +187,7 @@ def enrol(
         expires_s=now_s + wanted.days * DAY_S,
         jurisdiction=wanted.jurisdiction,
         statement=spoken,
-        replaces=None if home.consent is None else home.consent.sha256,
+        replaces=_continued(home, wanted),
     )
     count = _keep_voice(home, statement, recordings, encoder, listener, denoise=denoise)
     # Answered: whoever comes with the same recording again finds no challenge.
@@ -252,6 +252,21 @@ def _challenge_for(
     return challenge
 
 
+def _continued(home: Home, wanted: Wanted) -> str | None:
+    """The consent that this one renews or narrows: its voices may be used under the new one.
+
+    Other terms start afresh: what was made for one controller is not for another.
+    """
+    former = home.consent
+    if former is None or former.subject != home.device.name:
+        return None
+    same = (former.controller.strip(), former.jurisdiction) == (
+        wanted.controller.strip(),
+        wanted.jurisdiction,
+    )
+    return former.sha256 if same and set(wanted.purposes) <= set(former.purposes) else None
+
+
 def _keep_voice(
     home: Home,
     statement: Recording | None,
@@ -265,8 +280,9 @@ def _keep_voice(
     stored = {RECORDING.format(at): to_flac(one) for at, one in enumerate(recordings)}
     # From what is stored, not from what was read: so all of it can be made again.
     kept = [from_flac(data, name) for name, data in stored.items()]
-    gain = enrolment_gain(kept)
     parts = divide(kept)
+    # Of the enrolment part: a gain of all recordings would tie protected segments to each other.
+    gain = enrolment_gain(parts.enrolment)
     own = [level_by(one, gain) for one in parts.enrolment]
     if denoise:
         own = [clean_enrolment(one, trim=False) for one in own]

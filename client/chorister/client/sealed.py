@@ -175,6 +175,8 @@ def exported(home: Home) -> tuple[Exported, ...]:
 def carry_over(home: Home) -> None:
     """Let voices that were made under a consent be used under the one that took its place.
 
+    A new enrolment names one only where it allows the same controller no more than before.
+
     Args:
         home: with the consent that renewed or narrowed another.
     """

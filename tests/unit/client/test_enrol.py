@@ -32,6 +32,7 @@ from chorister.client.home import IDENTITY, PROFILE, STATEMENT, Home, create_hom
 from chorister.client.material import Segments, analyse
 from chorister.client.prepare import divide, enrolment_gain, level_by, segments
 from chorister.client.recogniser import Heard
+from chorister.client.sealed import seal_voice, unsealed
 from chorister.client.statement import Challenge
 from chorister.shared.errors import BadAudio, BadCorpus, ConsentRefused, UsageError
 from chorister.shared.privacy.ledger_file import read_lines
@@ -204,7 +205,7 @@ def test_what_was_made_of_the_recordings_can_be_made_again_from_the_vault(
 ) -> None:
     take_part()
     parts = divide(enrolled_recordings(home))
-    gain = enrolment_gain(enrolled_recordings(home))
+    gain = enrolment_gain(parts.enrolment)
     assert home.vault.get(GAIN) == np.array([gain], "<f8").tobytes()
     for name, part in ((TRAINING, parts.training), (HELD_OUT, parts.held_out)):
         made = analyse(segments(part, gain=gain))
@@ -217,6 +218,25 @@ def test_what_was_made_of_the_recordings_can_be_made_again_from_the_vault(
         {one.name for one in part} for part in (parts.enrolment, parts.training, parts.held_out)
     ]
     assert not used[0] & used[1] and not used[1] & used[2] and not used[0] & used[2]
+
+
+def test_a_louder_training_recording_changes_neither_gain_nor_profile(
+    take_part: Callable[..., object], home: Home, voices: dict[str, list[Recording]]
+) -> None:
+    own = voices["anna"][1:]
+    trained_on = {one.name for one in divide(own).training}
+    take_part()
+    before = [home.vault.get(name) for name in (GAIN, PROFILE)]
+    held_out, trained = home.vault.get(HELD_OUT), home.vault.get(TRAINING)
+    changed = [
+        Recording(one.samples * np.float32(0.5), one.name) if one.name in trained_on else one
+        for one in own
+    ]
+    assert trained_on, "whole files are divided"
+    take_part(recordings=changed)
+    assert [home.vault.get(name) for name in (GAIN, PROFILE)] == before
+    assert home.vault.get(HELD_OUT) == held_out
+    assert home.vault.get(TRAINING) != trained
 
 
 def test_another_persons_statement_is_refused(
@@ -389,6 +409,44 @@ def test_enrolling_again_replaces_recordings_and_consent(
     second = take_part(recordings=voices["anna"][1:-1])
     assert len(enrolled_recordings(home)) == before - 1
     assert second.record.given_s >= first.record.given_s  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("change", "carried"),
+    [
+        ({}, True),
+        ({"purposes": ("conversion",)}, True),
+        ({"controller": "another choir"}, False),
+        ({"purposes": ("conversion", "speech", "training")}, False),
+        ({"jurisdiction": "elsewhere"}, False),
+    ],
+)
+def test_voices_pass_only_to_a_consent_that_renews_or_narrows_theirs(
+    home: Home,
+    voices: dict[str, list[Recording]],
+    small_model: VoiceModel,
+    tmp_path: Path,
+    change: dict[str, object],
+    carried: bool,
+) -> None:
+    first = replace(WANTED, purposes=("conversion", "training"))
+    policy = EnrolmentPolicy(statement="optional")
+
+    def anna(mine: Home, wanted: Wanted) -> Home:
+        return enrol(
+            mine, wanted, None, voices["anna"][1:], encoder=load_speaker_encoder(),
+            listener=small_model, recogniser=None, policy=policy, silero=False,
+        ).home  # fmt: skip
+
+    before = anna(home, first)
+    path = tmp_path / "me.voice"
+    seal_voice(before, b"a voice", path, before.permit("conversion"))
+    after = anna(before, replace(first, **change))  # type: ignore[arg-type]
+    if carried:
+        assert unsealed(after, path) == b"a voice"
+    else:
+        with pytest.raises(ConsentRefused, match="another one took the place of"):
+            unsealed(after, path)
 
 
 def test_a_disk_that_fills_on_the_way_leaves_no_consent(
