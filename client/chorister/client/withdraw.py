@@ -27,9 +27,10 @@ from chorister.client.participation import bounds, contributions
 from chorister.client.sealed import Exported, exported, is_sealed, read_head
 from chorister.client.vault import MOVED_FILE, WITHDRAWN_FILE
 from chorister.client.vault_move import MOVES
+from chorister.client.voice_card import FORMAT, LIVE_FORMAT, read_card
 from chorister.shared import codec
 from chorister.shared.enrolment import Withdrawal, WithdrawalNotice
-from chorister.shared.errors import BadMessage, ChoristerError, ConsentRefused
+from chorister.shared.errors import BadMessage, BadWeights, ChoristerError, ConsentRefused
 from chorister.shared.files import write_atomically
 from chorister.shared.signing import Certificate
 
@@ -79,7 +80,7 @@ def withdraw(home: Home) -> Withdrawn:
     unread: list[str] = []
     withdrawal = _begin(home, unread)
     notices = _notices(home, withdrawal)
-    files = tuple((made.path, _delete_file(made)) for made in exported(home))
+    files = tuple((made.path, _delete_file(made, home)) for made in exported(home))
     items = home.vault.items()
     rounds = _readable("the ledgers", lambda: contributions(home.folder), unread) or ()
     bounded = _readable("the budgets' journals", lambda: bounds(home.folder), unread) or ()
@@ -172,20 +173,35 @@ def _notices(home: Home, withdrawal: Withdrawal) -> list[tuple[str, Path]]:
     return found
 
 
-def _delete_file(made: Exported) -> str:
+def _delete_file(made: Exported, home: Home) -> str:
     """Delete a voice file where it was written, if it is still that file; say what became of it."""
     path = Path(made.path)
     form = "plain: copies of it cannot be recalled" if made.plain else "sealed: its key is gone"
     if not path.is_file():
         return f"not there any more ({form})"
-    if not _is_the_one(path, made):
+    if not _is_the_one(path, made, home):
         return f"another file lies there now, and was left ({form})"
     path.unlink()
     return f"deleted ({form})"
 
 
-def _is_the_one(path: Path, made: Exported) -> bool:
+def _is_the_one(path: Path, made: Exported, home: Home) -> bool:
+    if made.plain and not made.sha256:
+        # The export was not finished, or not noted: an older file may lie there still.
+        return _speaks_for(path, home.device.name)
     if made.plain:
-        # Without a digest the export was never finished: what lies there may be half of it.
-        return made.sha256 in ("", hashlib.sha256(path.read_bytes()).hexdigest())
+        return made.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     return is_sealed(path) and read_head(path).voice == made.voice
+
+
+def _speaks_for(path: Path, target: str) -> bool:
+    """Whether a file is an intact plain voice, live or not, of the speaker of that pseudonym."""
+    from chorister.client.voice import open_session  # onnxruntime, which few withdrawals need
+
+    data = path.read_bytes()
+    try:
+        metadata = open_session(data, path.name, threads=1).get_modelmeta().custom_metadata_map
+        kind = LIVE_FORMAT if metadata.get("format") == LIVE_FORMAT else FORMAT
+        return read_card(metadata, data, path.name, kind).target == target
+    except BadWeights:
+        return False

@@ -11,6 +11,7 @@ from chorister.client import withdraw as withdraw_module
 from chorister.client.budget import DeviceBudget
 from chorister.client.consent import give
 from chorister.client.consent_cli import main
+from chorister.client.export import Origin, export_voice
 from chorister.client.sealed import (
     announce_plain,
     exported,
@@ -207,6 +208,30 @@ def test_another_file_in_a_voices_place_is_left(mine, sealed):
     done = withdraw(mine)
     assert sealed.read_bytes() == b"somebody's thesis"
     assert "another file lies there now" in done.files[0][1]
+
+
+@pytest.mark.parametrize("whose", ["own", "another's", "altered", "no voice"])
+def test_an_export_without_a_digest_costs_nobody_an_older_file(
+    mine, tmp_path, make_model, target, permits, whose
+):
+    path = tmp_path / "me.onnx"
+    announce_plain(mine, path, mine.permit("plain_export"))
+    if whose == "no voice":
+        path.write_bytes(b"somebody's thesis")
+    else:
+        speaker = "f" * 16 if whose == "another's" else mine.device.name
+        origin, permit = Origin("a" * 64, "", speaker), permits("plain_export")
+        export_voice(make_model(), target, permit, origin, path, now_s=1_800_000_000)
+    if whose == "altered":
+        path.write_bytes(path.read_bytes()[:-100])
+    before = path.read_bytes()
+    ((_, outcome),) = withdraw(mine).files
+    if whose == "own":
+        assert not path.exists()
+        assert outcome.startswith("deleted")
+    else:
+        assert path.read_bytes() == before
+        assert "another file lies there now" in outcome
 
 
 def test_without_a_terminal_it_asks_for_the_word(mine):
