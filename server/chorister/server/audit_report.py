@@ -30,7 +30,7 @@ EXAMPLES = """examples:
   chorister audit report --ledger server.jsonl budget.jsonl --about about.toml --out report.html
       about.toml: purpose, controller, contact, legal_basis, jurisdiction, retention
   chorister audit report --ledger OUT --attacks attacks.json --out report.html
-      with what `chorister audit attack` measured
+      with attacks that were measured elsewhere
 
 The report is signed with --sign-with KEY.pem (Ed25519; `openssl genpkey -algorithm ed25519`), or
 with a key that is made on first use. Contradictions are in the report, and the exit status is 1."""

@@ -136,7 +136,7 @@ class Control(Part):
 
 
 class Attack(Part):
-    """One measured attack, as `chorister audit attack --json` gives it."""
+    """One attack that was measured elsewhere."""
 
     name: Text
     question: Text = Field(description="what an attacker wants to know, in plain words")
@@ -152,7 +152,7 @@ class Attack(Part):
 
 
 class Attacks(Part):
-    """The file that `chorister audit attack --json` writes and `audit report --attacks` reads."""
+    """The file of measured attacks that `chorister audit report --attacks` reads."""
 
     format: Literal[1]
     simulated: bool
@@ -261,8 +261,8 @@ def read_attacks(path: Path) -> Attacks:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise UsageError(
-            "Measured attacks are what `chorister audit attack --json` writes.",
-            f"{path}: {where}: {first['msg'].lower()}", "Measure them again.",
+            "A file of measured attacks follows Attacks in docs/audit.schema.json.",
+            f"{path}: {where}: {first['msg'].lower()}", "Correct the file, or leave out --attacks.",
         ) from None  # fmt: skip
 
 

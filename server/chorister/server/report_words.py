@@ -29,8 +29,8 @@ FLOATING_POINT = (
     "segment-level figure. The speaker-level noise is integer noise by exact sampling."
 )
 ENROLMENT = (
-    "The enrolment set (speaker vector, mel and F0 statistics) is not protected by the "
-    "segment-level figure; only the speaker-level one covers it."
+    "The enrolment set (speaker vector, mel and F0 statistics, table of enrolment frames) is not "
+    "protected by the segment-level figure; only the speaker-level one covers it."
 )
 COUNT = (
     "How many segments a device trains on is taken as public: sampling chance and mean gradient "

@@ -37,7 +37,7 @@ ATTACKS = {
             "figure_name": "equal error rate", "figure": 0.49, "interval": [0.45, 0.53],
             "confidence": 0.95, "chance": 0.5, "trials": 400,
             "positive_control": {"name": "unmasked", "figure": 0.02, "interval": [0.01, 0.04]},
-            "command": "chorister audit attack identify", "notes": ["Forty canaries."],
+            "command": "identify.py", "notes": ["Forty canaries."],
         }
     ],
 }  # fmt: skip
