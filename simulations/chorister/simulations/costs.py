@@ -22,7 +22,8 @@ FLOATING_POINT = (
     "2012) are outside of this figure."
 )
 ENROLMENT = (
-    "The enrolment set (speaker vector, mel and F0 statistics) is not protected by this unit; the "
+    "The enrolment set (speaker vector, mel and F0 statistics, table of sounds) is not protected "
+    "by this unit; the "
     "speaker-level figure covers it."
 )
 SINGLE = (
