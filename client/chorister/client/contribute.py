@@ -99,7 +99,7 @@ def contribute(device: Device, round_id: str, request: bytes) -> bytes:
     Raises:
         ConsentRefused: the consent ended since the round began.
         BudgetExhausted: what is left does not cover this round.
-        ProtocolViolation: the adapter is not the one that the signed terms name.
+        ProtocolViolation: the adapter is not the one that the signed terms name, or out of bounds.
     """
     assignment = Assignment.from_bytes(request)
     party, task = _resume(device, round_id, after="share")
@@ -109,6 +109,7 @@ def contribute(device: Device, round_id: str, request: bytes) -> bytes:
             f"Training starts from the adapter that the terms name, {terms.adapter[:12]}.",
             f"adapter {adapter_digest(adapter)[:12]}", "The server must send the one it announced.",
         )  # fmt: skip
+    device.acceptance.check_adapter(adapter)
     permission = _permit(device)
     material = device.load_material()
     segment = planned_event(task.training, task.segment_privacy, len(material.segments))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from chorister.shared.errors import ProtocolViolation
 from chorister.shared.randomness import Randomness
 from chorister.shared.secagg.members import Members
 from chorister.shared.secagg.messages import Advertisement, Roster
 from chorister.shared.secagg.terms import RoundTerms
 from chorister.shared.signing import VerifyKey
+from chorister.shared.types import Adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class Acceptance:
         simulated: True only for a simulated device: it takes part in simulations and nothing else.
         least_clip: smallest clip norm; below it rounds would cost budget and move nothing.
         most_clip: largest clip norm.
+        most_adapter_norm: largest L2 norm of a shared adapter that training may start from: a
+            client that spoils a sum can push it far, and nothing that learnt from speech is there.
     """
 
     federation: str
@@ -37,6 +42,23 @@ class Acceptance:
     simulated: bool = False
     least_clip: float = 1e-6
     most_clip: float = 1e6
+    most_adapter_norm: float = 100.0
+
+    def check_adapter(self, adapter: Adapter) -> None:
+        """Return if a shared adapter may be used on this device.
+
+        It depends on the adapter alone, so a refusal tells the server nothing about the speaker.
+
+        Raises:
+            ProtocolViolation: its norm is out of bounds.
+        """
+        norm = float(np.linalg.norm(adapter.values.astype(np.float64)))
+        if not norm <= self.most_adapter_norm:
+            raise ProtocolViolation(
+                f"This device uses shared adapters of a norm of at most {self.most_adapter_norm:g}.",
+                f"{norm:.3g}",
+                "Ask the operator to roll the adapter back.",
+            )
 
     def check(self, terms: RoundTerms, randomness: Randomness) -> None:
         """Return if the terms are acceptable and the randomness is of the kind that they state.

@@ -363,6 +363,20 @@ def test_another_adapter_than_the_terms_name_is_refused_before_training(choir, c
     assert singers.model_calls == calls
 
 
+def test_an_adapter_that_was_pushed_far_is_refused_before_training(choir):
+    """Whatever it does to a voice: the refusal depends on the adapter alone."""
+    singers = choir(private=True)
+    name, message = before_training(singers)
+    norm = float(np.linalg.norm(Assignment.from_bytes(message).adapter.values))
+    device = singers.devices[name]
+    limits = replace(device.acceptance, most_adapter_norm=norm - 1e-3)
+    with pytest.raises(ProtocolViolation, match="norm of at most"):
+        contribute.contribute(replace(device, acceptance=limits), ROUND, message)
+    assert steps(singers, name) == []
+    enough = replace(device.acceptance, most_adapter_norm=norm + 1e-3)
+    contribute.contribute(replace(device, acceptance=enough), ROUND, message)
+
+
 def forbidden(singers, name, what):
     device = singers.devices[name]
     if what == "none":
