@@ -55,7 +55,7 @@ class Acceptance:
         norm = float(np.linalg.norm(adapter.values.astype(np.float64)))
         if not norm <= self.most_adapter_norm:
             raise ProtocolViolation(
-                f"This device uses shared adapters of a norm of at most {self.most_adapter_norm:g}.",
+                f"This device takes adapters of a norm of at most {self.most_adapter_norm:g}.",
                 f"{norm:.3g}",
                 "Ask the operator to roll the adapter back.",
             )
