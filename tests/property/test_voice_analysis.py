@@ -14,7 +14,7 @@ from chorister.shared.voice.profile import SpeakerProfile
 from chorister.shared.voice.vocoder import Vocoder
 
 # Above, a pitch whose period lies between two samples can be heard an octave low (docs/voice.md).
-pitches = st.floats(70.0, 325.0)
+pitches = st.floats(70.0, 300.0)
 
 
 def envelope(frames: int, level: float) -> torch.Tensor:

@@ -152,4 +152,4 @@ def test_the_command_asks_for_the_statement_last_and_stores_nothing_that_fails(
     assert captured.out == ""
     assert "failed  statement: digits" in captured.err
     entries = (tmp_path / "vault" / "ledger.jsonl").read_text().splitlines()
-    assert [json.loads(line)["kind"] for line in entries] == ["genesis"]
+    assert [json.loads(line)["kind"] for line in entries] == ["genesis", "refusal"]
