@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("shared", "client", "server", "simulations")
+# The apps, their records, and what a deployment starts: docs/adr/0018.
+AT_THE_EDGE = ("app.py", "records.py", "superlink.py", "supernode.py")
 MODULES = sorted(p for folder in FOLDERS for p in (ROOT / folder / "chorister").rglob("*.py"))
 
 
@@ -30,7 +32,7 @@ def test_the_tree_has_modules_to_check() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_flower_is_imported_at_the_edge_only(path: Path) -> None:
-    if "simulations" in path.parts or path.name in ("app.py", "records.py"):
+    if "simulations" in path.parts or path.name in AT_THE_EDGE:
         return
     assert not {n for n in _imports(path) if n == "flwr" or n.startswith("flwr.")}
 
