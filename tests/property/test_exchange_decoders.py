@@ -31,8 +31,11 @@ from chorister.shared.exchanges import (
     Invitation,
     RoundTask,
 )
+from chorister.shared.invite import Invite, ModelRelease
+from chorister.shared.node_key import NodeAdmission, NodeKey
 from chorister.shared.privacy.ledger import Checkpoint
-from chorister.shared.settings import SegmentPrivacy, TrainingTask
+from chorister.shared.randomness import SystemRandomness
+from chorister.shared.settings import Federation, SegmentPrivacy, TrainingTask
 from chorister.shared.signing import Certificate, SigningKey
 from chorister.shared.types import Adapter
 
@@ -45,11 +48,19 @@ TOKEN = ConsentToken.sign(
     expires_s=2_000_000_000,
 )  # fmt: skip
 ENROLMENT = EnrolmentToken("choir", KEY.verify_key(), bytes(32), 2_000_000_000)
+NODE = NodeKey.generate(SystemRandomness())
+INVITE = Invite(
+    "choir", KEY.verify_key(), "127.0.0.1:9092", "",
+    ModelRelease.sign(KEY, "choir", "a" * 64, 2, 1),
+    ("b" * 64,), 2, 2, Federation(name="choir"), 1, 2_000_000_000, ENROLMENT,
+).signed(KEY)  # fmt: skip
 EXAMPLES: dict[str, bytes] = {
     "consent token": TOKEN.to_bytes(),
-    "possession": PossessionProof.make(KEY, "choir", bytes(32)).to_bytes(),
+    "possession": PossessionProof.make(KEY, "choir", bytes(32), NODE.public_bytes()).to_bytes(),
     "notice": WithdrawalNotice(CERTIFICATE, Withdrawal.sign(KEY, "b" * 64, 5)).to_bytes(),
     "revoked": RevocationList.sign(KEY, "choir", ["0" * 16, "1" * 16], 5).to_bytes(),
+    "invite": INVITE.to_bytes(),
+    "admission": NodeAdmission.sign(KEY, "choir", "0" * 16, NODE.public_bytes(), 5).to_bytes(),
     "introduction": Introduction.make(KEY, CERTIFICATE, bytes(CHALLENGE_BYTES)).to_bytes(),
     "invitation": Invitation(b"terms", TASK, WITNESS).to_bytes(),
     "application": Application(b"advertisement", b"token").to_bytes(),
@@ -60,6 +71,8 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "possession": PossessionProof.from_bytes,
     "notice": WithdrawalNotice.from_bytes,
     "revoked": RevocationList.from_bytes,
+    "invite": Invite.from_bytes,
+    "admission": NodeAdmission.from_bytes,
     "introduction": Introduction.from_bytes,
     "invitation": Invitation.from_bytes,
     "application": Application.from_bytes,

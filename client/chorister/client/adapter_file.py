@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from chorister.shared.adapter_digest import adapter_digest
 from chorister.shared.errors import BadWeights
 from chorister.shared.types import Adapter
-from chorister.shared.voice.adapters import SharedAdapterSpec, attach_shared, write_shared
-from chorister.shared.voice.decoder import DIRECTIONS
+from chorister.shared.voice.adapter_spec import DIRECTIONS, SharedAdapterSpec
+from chorister.shared.voice.adapters import attach_shared, write_shared
 from chorister.shared.voice.model import VoiceModel
 
 _RULE = "A shared adapter is a safetensors file that a federation of Chorister wrote."

@@ -16,7 +16,7 @@ from chorister.shared.enrolment import Withdrawal
 from chorister.shared.privacy.ledger_file import LedgerFile
 from chorister.shared.randomness import Randomness
 from chorister.shared.signing import Certificate, SigningKey, VerifyKey
-from chorister.shared.voice.adapters import SharedAdapterSpec
+from chorister.shared.voice.adapter_spec import SharedAdapterSpec
 from chorister.shared.voice.model import VoiceModel
 
 GROUP = "chorister.devices"

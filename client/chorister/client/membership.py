@@ -14,11 +14,14 @@ from chorister.client.home import Home
 from chorister.shared import codec
 from chorister.shared.enrolment import EnrolmentToken, PossessionProof
 from chorister.shared.errors import BadSignature, UsageError
+from chorister.shared.node_key import NodeKey
+from chorister.shared.randomness import SystemRandomness
 from chorister.shared.signing import Certificate, VerifyKey
 
 KIND = "certificate"
 _PIN = "federation-{}"
 _CERTIFICATE = "certificate-{}"
+_NODE_KEY = "node-key-{}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,21 @@ def request_membership(home: Home, token: EnrolmentToken) -> PossessionProof:
         )
     pin: codec.Plain = {"federation": token.federation, "authority": token.authority.raw}
     home.vault.put(_PIN.format(_short(token.federation)), codec.encode(pin), "pin")
-    return PossessionProof.make(home.key, token.federation, token.challenge)
+    node_key = node_key_of(home, token.federation)
+    return PossessionProof.make(
+        home.key, token.federation, token.challenge, node_key.public_bytes()
+    )
+
+
+def node_key_of(home: Home, federation: str) -> NodeKey:
+    """Return the key of this device's connection to a federation, made when it is first asked for.
+
+    A key for each federation: two that compare what they know do not see that it is one device.
+    """
+    name = _NODE_KEY.format(_short(federation))
+    if not home.vault.has(name):
+        home.vault.put(name, NodeKey.generate(SystemRandomness()).secret_bytes(), "key")
+    return NodeKey(home.vault.get(name))
 
 
 def accept_certificate(home: Home, certificate: Certificate) -> Membership:

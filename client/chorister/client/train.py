@@ -33,6 +33,7 @@ from chorister.shared.randomness import Randomness
 from chorister.shared.settings import SegmentPrivacy, TrainingTask
 from chorister.shared.types import Adapter, AdapterDelta
 from chorister.shared.voice import adapters
+from chorister.shared.voice.adapter_spec import SharedAdapterSpec
 from chorister.shared.voice.batches import own_voice_batch
 from chorister.shared.voice.losses import reconstruction_loss
 from chorister.shared.voice.model import VoiceModel
@@ -91,7 +92,7 @@ def sampling_probability(task: TrainingTask, segments: int) -> float:
 
 def train_shared_adapter(
     model: VoiceModel,
-    spec: adapters.SharedAdapterSpec,
+    spec: SharedAdapterSpec,
     adapter: Adapter,
     material: TrainingMaterial,
     task: TrainingTask,

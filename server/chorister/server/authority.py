@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from chorister.server.authority_db import AUTHORITY, DEVICES, TOKENS, Books
 from chorister.shared.enrolment import EnrolmentToken, PossessionProof
 from chorister.shared.errors import BadSignature, UsageError
+from chorister.shared.invite import Invite, ModelRelease
+from chorister.shared.node_key import NodeAdmission
 from chorister.shared.randomness import Randomness
 from chorister.shared.signing import Certificate, SigningKey, VerifyKey
 
@@ -161,6 +163,46 @@ class Authority:
                     .values(not_after_s=now_s + life_s)
                 )
         return Certificate.issue(self._key, proof.device_key, self._federation, now_s + life_s)
+
+    def admit_node(self, certificate: Certificate, node_key: bytes) -> NodeAdmission:
+        """Return the word by which a server lets a certified device's connection in.
+
+        Raises:
+            BadSignature: the certificate is not of this authority.
+            BadMessage: the key is none.
+        """
+        until_s = certificate.not_after_s
+        certificate.check(self.verify_key, self._federation, until_s)
+        return NodeAdmission.sign(
+            self._key, self._federation, certificate.device_id, node_key, until_s
+        )
+
+    def invite(self, unsigned: Invite) -> Invite:
+        """Return an invitation to its federation, signed.
+
+        Raises:
+            BadMessage: a field that devices would refuse.
+            UsageError: another federation's.
+        """
+        if unsigned.federation != self._federation:
+            raise UsageError(
+                f"This authority invites to '{self._federation}'.",
+                f"an invitation to '{unsigned.federation}'", "Correct the settings.",
+            )  # fmt: skip
+        return unsigned.signed(self._key)
+
+    def release(self, base_sha256: str, adapter_rank: int, now_s: int) -> ModelRelease:
+        """Return the word on what its federation trains.
+
+        Args:
+            base_sha256: digest of the base model.
+            adapter_rank: of the shared adapter.
+            now_s: Unix time.
+
+        Raises:
+            BadSettings: a rank out of range.
+        """
+        return ModelRelease.sign(self._key, self._federation, base_sha256, adapter_rank, now_s)
 
     def revoke(self, device_id: str, *, now_s: int) -> None:
         """End a device's membership for good; revoking twice keeps the first time.

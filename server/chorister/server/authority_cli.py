@@ -41,13 +41,13 @@ def main(argv: Sequence[str]) -> int:
 
 def init(argv: Sequence[str]) -> int:
     """Make a new authority: its key, and its books in SQLite or PostgreSQL."""
-    parser = _parser("init", "Make the key that devices pin, and empty books.")
+    parser = action_parser("init", "Make the key that devices pin, and empty books.")
     parser.add_argument("--federation", required=True, metavar="NAME")
     parser.add_argument(
         "--database", metavar="URL",
         help="postgresql+psycopg://USER@HOST/NAME (default: SQLite in the folder)",
     )  # fmt: skip
-    options = _parse(parser, argv)
+    options = parse_action(parser, argv)
     folder: Path = options.folder
     if not 1 <= len(options.federation) <= _MAX_FEDERATION:
         raise UsageError(
@@ -87,10 +87,12 @@ def init(argv: Sequence[str]) -> int:
 
 def token(argv: Sequence[str]) -> int:
     """Make a token that enrols one device, once."""
-    parser = _parser("token", "Print a token, to be given to one speaker by a way you both trust.")
+    parser = action_parser(
+        "token", "Print a token, to be given to one speaker by a way you both trust."
+    )
     parser.add_argument("--hours", type=float, default=24.0, metavar="H", help="good for (24)")
-    options = _parse(parser, argv)
-    made = _open(options.folder).token(
+    options = parse_action(parser, argv)
+    made = open_authority(options.folder).token(
         SystemRandomness(), system_clock(), life_s=int(options.hours * 3600)
     )
     if options.json:
@@ -101,7 +103,7 @@ def token(argv: Sequence[str]) -> int:
 
 def approve(argv: Sequence[str]) -> int:
     """Answer a device's request with a certificate, which uses its token up."""
-    parser = _parser(
+    parser = action_parser(
         "approve",
         "Check that a request's device holds its key and has an open token, and certify it. "
         "Compare the pseudonym that is printed with the one that the device's owner sees.",
@@ -109,31 +111,49 @@ def approve(argv: Sequence[str]) -> int:
     parser.add_argument("request", type=Path, metavar="REQUEST")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the certificate")
     parser.add_argument("--days", type=int, default=365, metavar="N", help="good for (365)")
-    options = _parse(parser, argv)
+    parser.add_argument(
+        "--node", type=Path, metavar="FILE",
+        help="write the admission of the device's connection, which the server registers",
+    )  # fmt: skip
+    options = parse_action(parser, argv)
     try:
         proof = PossessionProof.from_bytes(options.request.read_bytes())
     except OSError as error:
         raise UsageError(
             "The request can be read.", f"{options.request}: {error.strerror}", "Check the path."
         ) from None
-    if options.out.exists() or not options.out.parent.is_dir():
+    for path in (options.out, options.node):
+        if path is not None and (path.exists() or not path.parent.is_dir()):
+            raise UsageError(
+                "Certificate and admission are written to new files in a folder that exists.",
+                str(path), "Choose another name; the token is not used up.",
+            )  # fmt: skip
+    if options.node is not None and not proof.node_key:
         raise UsageError(
-            "The certificate is written to a new file in a folder that exists.",
-            str(options.out), "Choose another name; the token is not used up.",
+            "A request names the key of its device's connection.", "one without",
+            "Request membership again on the device; the token is not used up.",
         )  # fmt: skip
     now_s = system_clock()
-    certificate = _open(options.folder).issue(proof, now_s=now_s, life_s=options.days * _DAY_S)
+    authority = open_authority(options.folder)
+    certificate = authority.issue(proof, now_s=now_s, life_s=options.days * _DAY_S)
+    if options.node is not None:
+        admission = authority.admit_node(certificate, proof.node_key)
+        write_atomically(options.node, admission.to_bytes(), mode=0o644)
     write_atomically(options.out, certificate.to_bytes(), mode=0o644)
     if options.json:
         print_json({"device": certificate.device_id, "not_after_s": certificate.not_after_s})
     say(f"Device {certificate.device_id}, until {_day(certificate.not_after_s)}: {options.out}")
+    if options.node is not None:
+        say(f"For the server, which lets its connection in: {options.node}")
     return 0
 
 
 def list_(argv: Sequence[str]) -> int:
     """List devices and open tokens."""
-    options = _parse(_parser("list", "Devices by pseudonym, and how many tokens are open."), argv)
-    authority, now_s = _open(options.folder), system_clock()
+    options = parse_action(
+        action_parser("list", "Devices by pseudonym, and how many tokens are open."), argv
+    )
+    authority, now_s = open_authority(options.folder), system_clock()
     devices = authority.devices()
     open_tokens = sum(t.used_s is None and t.expires_s >= now_s for t in authority.tokens())
     if options.json:
@@ -151,21 +171,23 @@ def list_(argv: Sequence[str]) -> int:
 
 def revoke(argv: Sequence[str]) -> int:
     """End a device's membership for good, and write the signed list for the server."""
-    parser = _parser("revoke", "A revoked device is admitted to no round; it cannot come back.")
+    parser = action_parser(
+        "revoke", "A revoked device is admitted to no round; it cannot come back."
+    )
     parser.add_argument("device", metavar="DEVICE", help="its pseudonym")
     _add_list_file(parser)
-    options = _parse(parser, argv)
-    authority = _open(options.folder)
+    options = parse_action(parser, argv)
+    authority = open_authority(options.folder)
     authority.revoke(options.device, now_s=system_clock())
     return _write_list(options, authority)
 
 
 def revoked(argv: Sequence[str]) -> int:
     """Write the signed list of revoked devices, for the server."""
-    parser = _parser("revoked", "The list that a server asks before every round.")
+    parser = action_parser("revoked", "The list that a server asks before every round.")
     _add_list_file(parser)
-    options = _parse(parser, argv)
-    return _write_list(options, _open(options.folder))
+    options = parse_action(parser, argv)
+    return _write_list(options, open_authority(options.folder))
 
 
 def default_folder() -> Path:
@@ -174,7 +196,7 @@ def default_folder() -> Path:
     return Path(data) / "chorister" / "authority"
 
 
-def _open(folder: Path) -> Authority:
+def open_authority(folder: Path) -> Authority:
     try:
         settings = json.loads((folder / SETTINGS_FILE).read_bytes())
         federation, url = str(settings["federation"]), str(settings["database"])
@@ -210,7 +232,7 @@ def _day(time_s: int) -> str:
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d")
 
 
-def _parser(action: str, description: str) -> argparse.ArgumentParser:
+def action_parser(action: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"chorister authority {action}", description=description)
     parser.add_argument(
         "--folder", type=Path, default=default_folder(), metavar="DIR",
@@ -220,7 +242,7 @@ def _parser(action: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+def parse_action(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     apply_output_options(options)
     return options

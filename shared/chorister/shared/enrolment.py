@@ -8,6 +8,7 @@ from typing import Any
 
 from chorister.shared import codec
 from chorister.shared.errors import BadMessage, BadSignature
+from chorister.shared.node_key import node_public
 from chorister.shared.signing import Certificate, SigningKey, VerifyKey
 
 SIGNATURE_BYTES = 64
@@ -27,17 +28,22 @@ class PossessionProof:
         federation: the federation it wants to join.
         challenge: the authority's 32 random bytes, used once.
         signature: by the device key, over the other fields.
+        node_key: public key of its connection, 49 bytes; empty for a device without one, as a
+            simulated device is.
     """
 
     device_key: VerifyKey
     federation: str
     challenge: bytes
     signature: bytes
+    node_key: bytes = b""
 
     @classmethod
-    def make(cls, key: SigningKey, federation: str, challenge: bytes) -> PossessionProof:
+    def make(
+        cls, key: SigningKey, federation: str, challenge: bytes, node_key: bytes = b""
+    ) -> PossessionProof:
         """Return the signed answer to a challenge."""
-        unsigned = cls(key.verify_key(), federation, challenge, b"")
+        unsigned = cls(key.verify_key(), federation, challenge, b"", node_key)
         return replace(unsigned, signature=key.sign(POSSESSION, unsigned._body()))
 
     def check(self) -> None:
@@ -56,6 +62,7 @@ class PossessionProof:
                 "federation": self.federation,
                 "challenge": self.challenge,
                 "signature": self.signature,
+                "node_key": self.node_key,
             }
         )
 
@@ -68,17 +75,27 @@ class PossessionProof:
         """
         kinds: dict[str, type] = {
             "device_key": bytes, "federation": str, "challenge": bytes, "signature": bytes,
+            "node_key": bytes,
         }  # fmt: skip
         plain = _fields(codec.decode(data, max_bytes=1024), "A proof of possession", kinds)
+        if plain["node_key"]:
+            node_public(plain["node_key"])
         return cls(
             VerifyKey(plain["device_key"]),
             plain["federation"],
             plain["challenge"],
             plain["signature"],
+            plain["node_key"],
         )
 
     def _body(self) -> bytes:
-        return codec.encode({"federation": self.federation, "challenge": self.challenge})
+        return codec.encode(
+            {
+                "federation": self.federation,
+                "challenge": self.challenge,
+                "node_key": self.node_key,
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from chorister.shared.privacy.ledger_file import LedgerFile, system_clock
 from chorister.shared.randomness import SystemRandomness
 from chorister.shared.signing import SigningKey
 from chorister.shared.types import Adapter
-from chorister.shared.voice import adapters
+from chorister.shared.voice.adapter_spec import SharedAdapterSpec
 from chorister.simulations.folder import RunFolder
 from chorister.simulations.randomness import SimulatedRandomness
 from chorister.simulations.scenario import Scenario
@@ -112,9 +112,9 @@ def authority_key(scenario: Scenario) -> SigningKey:
     return SigningKey(SimulatedRandomness(scenario.seed, "authority").bytes(32))
 
 
-def spec_of(scenario: Scenario) -> adapters.SharedAdapterSpec:
+def spec_of(scenario: Scenario) -> SharedAdapterSpec:
     """Return the layout of a scenario's shared adapter."""
-    return adapters.SharedAdapterSpec(rank=scenario.adapter.rank)
+    return SharedAdapterSpec(rank=scenario.adapter.rank)
 
 
 def first_adapter(scenario: Scenario) -> Adapter:

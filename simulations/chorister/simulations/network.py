@@ -37,6 +37,7 @@ from chorister.shared.records import ADVERTISE, CONFIRM, CONTRIBUTE, REVEAL, SHA
 from chorister.shared.settings import Federation
 from chorister.shared.signing import Certificate, SigningKey
 from chorister.shared.voice import adapters
+from chorister.shared.voice.adapter_spec import SharedAdapterSpec
 from chorister.shared.voice.base import load_base
 from chorister.shared.voice.model import VoiceModel
 from chorister.simulations.enrolment import (
@@ -218,7 +219,7 @@ def rewind(folder: RunFolder, finished: int, adapter_sha256: str | None) -> None
 def shared_model(rank: int) -> VoiceModel:
     """Return this process's one copy of the base with a shared adapter attached."""
     model = load_base()
-    adapters.attach_shared(model, adapters.SharedAdapterSpec(rank=rank))
+    adapters.attach_shared(model, SharedAdapterSpec(rank=rank))
     return model
 
 

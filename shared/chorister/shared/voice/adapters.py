@@ -5,8 +5,6 @@ Both add nothing until trained, and both live in layers whose per-example gradie
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -14,45 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from chorister.shared.errors import BadSettings, BadWeights
-from chorister.shared.types import MEL_BANDS, FloatArray
+from chorister.shared.types import FloatArray
+from chorister.shared.voice.adapter_spec import ENVELOPES, SharedAdapterSpec, layout_digest
 from chorister.shared.voice.blocks import Block, Bottleneck
-from chorister.shared.voice.decoder import CONDITION_SIZE, DIRECTIONS, OutputShift
+from chorister.shared.voice.decoder import CONDITION_SIZE, OutputShift
 from chorister.shared.voice.model import VoiceModel
-
-_ENVELOPES = 2 * MEL_BANDS
-
-
-@dataclass(frozen=True, slots=True)
-class SharedAdapterSpec:
-    """Layout of the shared adapter.
-
-    160 values shift the two envelopes that the decoder predicts; each further 160 let that shift
-    follow one principal direction of its last hidden layer (level and voicing come first). That is
-    what a microphone, a room or a telephone line does to all speakers alike.
-
-    Attributes:
-        rank: directions to follow, 0 to 8.
-    """
-
-    rank: int = 2
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rank <= DIRECTIONS:
-            raise BadSettings(
-                f"A shared adapter's rank lies in 0 to {DIRECTIONS}.",
-                str(self.rank),
-                "Choose a rank in that range.",
-            )
-
-    @property
-    def size(self) -> int:
-        """d, the number of values."""
-        return _ENVELOPES * (1 + self.rank)
-
-    @property
-    def digest(self) -> str:
-        """Names the layout: 64 hexadecimal digits."""
-        return _digest("shared-output-shift-1", asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +38,7 @@ class PersonalAdapterSpec:
     @property
     def digest(self) -> str:
         """Names the layout: 64 hexadecimal digits."""
-        return _digest("personal-bottleneck-1", asdict(self))
-
-
-def _digest(kind: str, values: dict[str, int]) -> str:
-    return hashlib.sha256(json.dumps([kind, values], sort_keys=True).encode()).hexdigest()
+        return layout_digest("personal-bottleneck-1", asdict(self))
 
 
 def attach_shared(model: VoiceModel, spec: SharedAdapterSpec) -> None:
@@ -121,7 +81,7 @@ def write_shared(model: VoiceModel, values: FloatArray) -> None:
             f"shape {values.shape}, finite: {bool(np.isfinite(values).all())}",
             "Use an adapter made for the same layout.",
         )
-    rows = np.ascontiguousarray(values.reshape(-1, _ENVELOPES).T, np.float32)
+    rows = np.ascontiguousarray(values.reshape(-1, ENVELOPES).T, np.float32)
     with torch.no_grad():
         weight.copy_(torch.from_numpy(rows))
 

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from chorister.shared.types import MEL_BANDS
+from chorister.shared.voice.adapter_spec import DIRECTIONS
 from chorister.shared.voice.blocks import Block
 from chorister.shared.voice.recall import Recall
 
 VECTOR_SIZE = 256
 CONDITION_SIZE = 128
-DIRECTIONS = 8
 _PITCH_CHANNELS = 2
 _PITCH_CENTRE = 5.0
 _PITCH_SCALE = 2.0
