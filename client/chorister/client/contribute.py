@@ -12,6 +12,8 @@ Each function takes the bytes that the server sent and returns the bytes that le
 
 from __future__ import annotations
 
+import numpy as np
+
 from chorister.client.consent import Permit, consent_token, permit
 from chorister.client.device import Device
 from chorister.client.privatise import add_noise, clip, quantise
@@ -32,6 +34,7 @@ from chorister.shared.privacy.speaker_level import check_population
 from chorister.shared.randomness import Randomness
 from chorister.shared.secagg.messages import Inbox, Roster, Survivors, UnmaskRequest
 from chorister.shared.secagg.terms import RoundTerms
+from chorister.shared.types import Adapter, AdapterDelta
 
 
 def introduce(device: Device, round_id: str, request: bytes) -> bytes:
@@ -122,7 +125,7 @@ def contribute(device: Device, round_id: str, request: bytes) -> bytes:
             device.load_model(), device.spec, adapter, material, task.training,
             task.segment_privacy, permission, device.now_s(), randomness.fork("training"),
         )  # fmt: skip
-        clipped = clip(delta, terms.clip_norm)
+        clipped = clip(_unless_harmful(device, round_id, adapter, delta), terms.clip_norm)
         quantised = quantise(clipped, terms, party.rotation_seed, randomness.fork("rounding"))
         noised = add_noise(quantised, terms, randomness.fork("noise"))
         masked = party.mask(Inbox.from_bytes(assignment.inbox), noised, device.signing_key)
@@ -173,6 +176,24 @@ def reveal(device: Device, round_id: str, request: bytes) -> bytes:
     return shares.to_bytes()
 
 
+def _unless_harmful(
+    device: Device, round_id: str, adapter: Adapter, delta: AdapterDelta
+) -> AdapterDelta:
+    """Return the delta, or zeros where the adapter makes this speaker's speech much worse.
+
+    After training, and without a word to the server: neither the time that an answer takes nor what
+    is visible of it says which of the two it is. Why, is in `adapter_check`.
+    """
+    effect = device.judge(adapter) if device.judge is not None else None
+    if effect is None or not effect.harmful:
+        return delta
+    device.ledger.append(
+        "refusal", exchange="train.contribute", round=round_id, found=str(effect),
+        rule="the delta of an adapter that makes the speaker's own speech much worse is zeros",
+    )  # fmt: skip
+    return AdapterDelta(np.zeros_like(delta.values))
+
+
 def _permit(device: Device) -> Permit:
     return permit(
         device.consent, "training", device=device.signing_key.verify_key(), now_s=device.now_s(),
@@ -185,6 +206,12 @@ def _check_task(device: Device, task: RoundTask) -> None:
         raise ProtocolViolation(
             "This device trains with DP-SGD only.", "a task without it",
             "Ask the operator for a private run.",
+        )  # fmt: skip
+    privacy, least = task.segment_privacy, device.acceptance.least_segment_noise
+    if privacy is not None and privacy.noise_multiplier < least:
+        raise ProtocolViolation(
+            f"This device trains with a segment noise multiplier of {least:g} or more.",
+            f"{privacy.noise_multiplier:g}", "Ask the operator for the noise that was agreed.",
         )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from chorister.client.adapter_check import Effect
 from chorister.client.budget import DeviceBudget
 from chorister.client.consent import ConsentRecord
 from chorister.client.rounds import RoundStore
@@ -16,6 +17,7 @@ from chorister.shared.enrolment import Withdrawal
 from chorister.shared.privacy.ledger_file import LedgerFile
 from chorister.shared.randomness import Randomness
 from chorister.shared.signing import Certificate, SigningKey, VerifyKey
+from chorister.shared.types import Adapter
 from chorister.shared.voice.adapter_spec import SharedAdapterSpec
 from chorister.shared.voice.model import VoiceModel
 
@@ -44,6 +46,8 @@ class Device:
         load_material: reads and prepares its recordings.
         load_model: the verified base with a shared adapter attached.
         now_s: its clock, Unix time.
+        judge: what a shared adapter does to the speaker's held-out speech; None measures nothing,
+            as in simulations, whose figures compare runs that train on.
     """
 
     signing_key: SigningKey
@@ -61,6 +65,7 @@ class Device:
     load_material: Callable[[], TrainingMaterial]
     load_model: Callable[[], VoiceModel]
     now_s: Callable[[], int]
+    judge: Callable[[Adapter], Effect | None] | None = None
 
     @property
     def device_id(self) -> str:

@@ -228,6 +228,19 @@ def open_home(
     return _home(vault, clock, check_ledger=check_ledger)
 
 
+def reopen(home: Home) -> Home:
+    """Return a home as it is now, without its passphrase: what other processes changed is seen.
+
+    Raises:
+        ConsentRefused: the speaker withdrew meanwhile.
+        VaultError: the vault was moved meanwhile, or is damaged.
+        BadLedger: the ledger was altered.
+    """
+    check_in_use(home.folder)
+    vault = Vault.with_key(home.folder, home.vault.key_for_moving(), SystemRandomness())
+    return _home(vault, home.now_s)
+
+
 def create_home(
     folder: Path, passphrase: str | None, *, clock: Callable[[], int] = system_clock
 ) -> Home:

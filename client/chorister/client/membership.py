@@ -58,19 +58,29 @@ def request_membership(home: Home, token: EnrolmentToken) -> PossessionProof:
             f"one that ended at {token.expires_s} (Unix time)",
             "Ask the authority for a new one.",
         )
-    known = membership(home, token.federation)
-    if known is not None and known.authority != token.authority:
-        raise BadSignature(
-            f"This device pinned the authority {known.authority.name} for '{token.federation}'.",
-            f"a token of {token.authority.name}",
-            "Ask the speaker's contact in the federation which is right, by another way.",
-        )
-    pin: codec.Plain = {"federation": token.federation, "authority": token.authority.raw}
-    home.vault.put(_PIN.format(_short(token.federation)), codec.encode(pin), "pin")
+    pin_authority(home, token.federation, token.authority)
     node_key = node_key_of(home, token.federation)
     return PossessionProof.make(
         home.key, token.federation, token.challenge, node_key.public_bytes()
     )
+
+
+def pin_authority(home: Home, federation: str, authority: VerifyKey) -> None:
+    """Hold to one authority for a federation from here on.
+
+    Raises:
+        BadSignature: another one is pinned.
+    """
+    known = membership(home, federation)
+    if known is not None and known.authority != authority:
+        raise BadSignature(
+            f"This device pinned the authority {known.authority.name} for '{federation}'.",
+            f"one that is signed by {authority.name}",
+            "Ask the speaker's contact in the federation which is right, by another way.",
+        )
+    if known is None:
+        pin: codec.Plain = {"federation": federation, "authority": authority.raw}
+        home.vault.put(_PIN.format(short(federation)), codec.encode(pin), "pin")
 
 
 def node_key_of(home: Home, federation: str) -> NodeKey:
@@ -78,7 +88,7 @@ def node_key_of(home: Home, federation: str) -> NodeKey:
 
     A key for each federation: two that compare what they know do not see that it is one device.
     """
-    name = _NODE_KEY.format(_short(federation))
+    name = _NODE_KEY.format(short(federation))
     if not home.vault.has(name):
         home.vault.put(name, NodeKey.generate(SystemRandomness()).secret_bytes(), "key")
     return NodeKey(home.vault.get(name))
@@ -105,7 +115,7 @@ def accept_certificate(home: Home, certificate: Certificate) -> Membership:
             f"one for {certificate.device_id}",
             "Give it to the device that asked for it.",
         )
-    name = _CERTIFICATE.format(_short(certificate.federation))
+    name = _CERTIFICATE.format(short(certificate.federation))
     home.vault.put(name, codec.encode(certificate.to_plain()), KIND)
     home.ledger.append(
         "note",
@@ -123,7 +133,7 @@ def membership(home: Home, federation: str) -> Membership | None:
     Raises:
         ConsentRefused, VaultError: the vault is not to be used.
     """
-    name = _PIN.format(_short(federation))
+    name = _PIN.format(short(federation))
     return _read(home, name) if home.vault.has(name) else None
 
 
@@ -137,12 +147,13 @@ def _read(home: Home, pin: str) -> Membership:
     plain: Any = codec.fields(
         codec.decode(home.vault.get(pin)), {"federation": str, "authority": bytes}, "A pin"
     )
-    name = _CERTIFICATE.format(_short(plain["federation"]))
+    name = _CERTIFICATE.format(short(plain["federation"]))
     certificate = None
     if home.vault.has(name):
         certificate = Certificate.from_plain(codec.decode(home.vault.get(name)))
     return Membership(plain["federation"], VerifyKey(plain["authority"]), certificate)
 
 
-def _short(federation: str) -> str:
+def short(federation: str) -> str:
+    """Return the name of a federation in files and items: 16 hexadecimal digits."""
     return hashlib.sha256(federation.encode()).hexdigest()[:16]

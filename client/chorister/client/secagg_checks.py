@@ -31,6 +31,7 @@ class Acceptance:
         most_clip: largest clip norm.
         most_adapter_norm: largest L2 norm of a shared adapter that training may start from: a
             client that spoils a sum can push it far, and nothing that learnt from speech is there.
+        least_segment_noise: smallest noise multiplier of DP-SGD.
     """
 
     federation: str
@@ -43,6 +44,7 @@ class Acceptance:
     least_clip: float = 1e-6
     most_clip: float = 1e6
     most_adapter_norm: float = 100.0
+    least_segment_noise: float = 0.0
 
     def check_adapter(self, adapter: Adapter) -> None:
         """Return if a shared adapter may be used on this device.

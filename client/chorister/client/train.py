@@ -24,6 +24,7 @@ from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
+from chorister.client.compute import with_fallback
 from chorister.client.consent import Permit
 from chorister.client.material import Segments
 from chorister.shared.errors import BadSettings
@@ -36,7 +37,7 @@ from chorister.shared.voice import adapters
 from chorister.shared.voice.adapter_spec import SharedAdapterSpec
 from chorister.shared.voice.batches import own_voice_batch
 from chorister.shared.voice.losses import reconstruction_loss
-from chorister.shared.voice.model import VoiceModel
+from chorister.shared.voice.model import VoiceBatch, VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile
 from chorister.shared.voice.shared_head import Frozen, SharedHead, frozen_part
 
@@ -104,7 +105,8 @@ def train_shared_adapter(
     """Return what `task.local_steps` of (DP-)SGD change in the shared adapter.
 
     Args:
-        model: the base with the shared adapter attached; its other parameters do not change.
+        model: the base with the shared adapter attached; its other parameters do not change. It is
+            trained where it is, and moved to the CPU where a GPU fails: nothing has left then.
         spec: the shared adapter's layout.
         adapter: shape (d,), the version that the server sent.
         material: segments and speaker profile.
@@ -126,6 +128,25 @@ def train_shared_adapter(
             f"layout {adapter.spec[:12]} with {len(adapter.values)}",
             "Update the device so that it knows the federation's layout.",
         )
+    return with_fallback(
+        next(model.parameters()).device,
+        lambda device: _train_on(
+            device, model, adapter, material, task, privacy, probability, randomness
+        ),
+    )
+
+
+def _train_on(
+    device: torch.device,
+    model: VoiceModel,
+    adapter: Adapter,
+    material: TrainingMaterial,
+    task: TrainingTask,
+    privacy: SegmentPrivacy | None,
+    probability: float,
+    randomness: Randomness,
+) -> AdapterDelta:
+    model.to(device)
     adapters.write_shared(model, adapter.values)
     expected = probability * len(material.segments)
     sampler = randomness.fork("segment sampling")
@@ -138,7 +159,7 @@ def train_shared_adapter(
     own = material.segments.select(used)
     batch, targets = own_voice_batch(own.recordings, material.profile, own.features)
     model.eval().requires_grad_(False)
-    examples = Examples(frozen_part(model, batch), targets)
+    examples = Examples(frozen_in_half(model, batch.to(device)), targets.to(device))
     row = {segment: i for i, segment in enumerate(used)}
     excitation = torch.Generator().manual_seed(
         int.from_bytes(randomness.fork("excitation").bytes(7), "big")
@@ -151,11 +172,26 @@ def train_shared_adapter(
         )
         try:
             for sample in samples:
-                rows = torch.tensor([row[i] for i in sample], dtype=torch.long)
+                rows = torch.tensor([row[i] for i in sample], dtype=torch.long, device=device)
                 learner.step(examples.select(rows), excitation)
         finally:
             learner.close()
     return AdapterDelta(adapters.read_shared(model) - adapter.values)
+
+
+def frozen_in_half(model: VoiceModel, batch: VoiceBatch) -> Frozen:
+    """Return `frozen_part`, in half precision where that is faster (CUDA) and in float32 elsewhere.
+
+    Nothing is trained there and nothing is clipped there: what DP-SGD counts, the gradients of the
+    head, their norms and the noise, is float32 everywhere.
+    """
+    device = batch.log_mel.device
+    if device.type != "cuda":
+        return frozen_part(model, batch)
+    kind = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    with torch.autocast(device.type, dtype=kind):
+        found = frozen_part(model, batch)
+    return Frozen(found.envelopes.float(), found.followed.float(), found.f0_hz.float())
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +268,8 @@ class _PrivateLearner:
         else:
             # An empty Poisson sample still takes its noise: leaving it out would tell that it was.
             for p in self._parameters:
-                p.grad_sample = torch.zeros((0, *p.shape))  # type: ignore[attr-defined]
+                empty = torch.zeros((0, *p.shape), device=p.device)
+                p.grad_sample = empty  # type: ignore[attr-defined]
         self._optimiser.step()
 
     def close(self) -> None:
@@ -253,14 +290,14 @@ class KeyedNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
         scale = self.noise_multiplier * self.max_grad_norm
         for p in self.params:
             noise = self._randomness.normal(p.numel()) * scale
-            p.grad = (p.summed_grad + torch.from_numpy(noise).to(p.summed_grad).view_as(p)).view_as(
-                p
-            )
+            own = torch.from_numpy(noise).to(p.summed_grad.dtype).to(p.summed_grad.device)
+            p.grad = (p.summed_grad + own.view_as(p)).view_as(p)
 
 
 def _losses(head: nn.Module, examples: Examples, excitation: torch.Generator) -> Tensor:
     frozen = examples.frozen
-    hiss = torch.randn(examples.targets.shape, generator=excitation)
+    # Drawn on the CPU, whose generator is the same on every machine.
+    hiss = torch.randn(examples.targets.shape, generator=excitation).to(examples.targets.device)
     wav = head(frozen.envelopes, frozen.followed, frozen.f0_hz, hiss)
     return reconstruction_loss(wav, examples.targets)
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from chorister.server.authority_cli import action_parser, open_authority, parse_action
+from chorister.shared.bundle import BUNDLE_SHA256
 from chorister.shared.console import print_json, say
 from chorister.shared.errors import UsageError
 from chorister.shared.files import write_atomically
@@ -49,7 +50,7 @@ def invite(argv: Sequence[str]) -> int:
         if options.root_certificate
         else "",
         release=authority.release(options.base, options.adapter_rank, now_s),
-        bundles=tuple(_digest(name) for name in options.bundle),
+        bundles=tuple(_digest(name) for name in options.bundle or (BUNDLE_SHA256,)),
         least_cohort=options.least_cohort,
         least_honest=options.least_honest,
         terms=terms,
@@ -99,9 +100,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="the federation's settings: rounds, training, privacy, limits",
     )  # fmt: skip
     add(
-        "--bundle", action="append", required=True, metavar="FAB",
-        help="the code-free bundle that the server names, as a file or by its SHA-256; may be "
-        "repeated",
+        "--bundle", action="append", metavar="FAB",
+        help="a bundle that the server may name, as a file or by its SHA-256; may be repeated "
+        "(default: the code-free one of this version)",
     )  # fmt: skip
     add("--base", default=BASE_SHA256, metavar="SHA256", help="of the base model (the shipped one)")
     add("--adapter-rank", type=int, default=2, metavar="N", help="of the shared adapter (2)")
