@@ -203,7 +203,7 @@ def permit(
             given in the future or used at a later time before (the clock was set back), or
             withdrawn.
     """
-    reason = _refusal(record, purpose, device, now_s, withdrawal)
+    reason = refusal_of(record, purpose, device, now_s, withdrawal)
     if reason is None and now_s < ledger.latest_s - CLOCK_SLACK_S:
         reason = f"the clock was set back: {now_s} after {ledger.latest_s} (Unix time)"
     if record is None or reason is not None:
@@ -243,13 +243,22 @@ def consent_token(
     )
 
 
-def _refusal(
+def refusal_of(
     record: ConsentRecord | None,
     purpose: Purpose,
     device: VerifyKey,
     now_s: int,
-    withdrawal: Withdrawal | None,
+    withdrawal: Withdrawal | None = None,
 ) -> str | None:
+    """Return why a consent does not cover a use, None if it does; no permit, and nothing is noted.
+
+    Args:
+        record: the consent, None if there is none.
+        purpose: what the voice is to be used for.
+        device: that must have signed the record.
+        now_s: Unix time.
+        withdrawal: the end of this consent, None if it was not withdrawn.
+    """
     if record is None:
         return "no consent was given"
     try:

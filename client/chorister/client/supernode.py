@@ -11,6 +11,7 @@ runtime/run_clientapp.py, whose steps this follows.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ from chorister.shared.node_key import NodeKey
 
 # Message, RecordDict and ConfigRecord: what `chorister.shared.records` packs, and nothing else.
 _OBJECTS = 3
+_MOST_PAUSE_S = 15.0
 _BEAT_S = HEARTBEAT_DEFAULT_INTERVAL / 3
 
 
@@ -162,7 +164,7 @@ class SuperNode:
         )  # fmt: skip
         began = clock()
         reply = app(message, context)
-        self._send(reply, run_id, clock() - began)
+        self._send_in_time(reply, run_id, clock() - began, letter.ends_s)
         return "answered" if not reply.has_error() else str(reply.error.reason)
 
     def beat(self) -> None:
@@ -219,6 +221,18 @@ class SuperNode:
         if message.metadata.run_id != run_id:
             raise _no_message("one of another run")
         return message
+
+    def _send_in_time(self, reply: Message, run_id: int, seconds: float, ends_s: float) -> None:
+        """Send an answer, again where the network changed meanwhile: it may have cost budget."""
+        pause_s = 1.0
+        while True:
+            try:
+                return self._send(reply, run_id, seconds)
+            except Unreachable:
+                if time.time() + pause_s > ends_s:
+                    raise
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _MOST_PAUSE_S)
 
     def _send(self, reply: Message, run_id: int, seconds: float) -> None:
         reply.metadata.__dict__["_message_id"] = reply.object_id
