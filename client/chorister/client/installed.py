@@ -80,6 +80,11 @@ def unlock(home: Home, wanted: compute.Wanted = "auto") -> None:
     _process.home, _process.wanted = home, wanted
 
 
+def forget() -> None:
+    """Let go of the home that this process was unlocked with."""
+    _process.home = None
+
+
 def open_device(node_config: Mapping[str, object], exchange: str, round_id: str) -> Device:
     """Return this machine's device in the federation that the node's configuration names.
 

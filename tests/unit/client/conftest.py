@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from chorister.shared.voice.model import VoiceModel
 
 PASSPHRASE = "correct horse"
 
@@ -27,3 +35,41 @@ def passphrase_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CHORISTER_PASSPHRASE_FILE", str(path))
     monkeypatch.setenv("CHORISTER_VAULT", str(tmp_path / "vault"))
     return path
+
+
+@pytest.fixture(scope="session")
+def member(choirs: ModuleType) -> ModuleType:
+    """The module members.py beside this file."""
+    path = Path(__file__).with_name("members.py")
+    spec = importlib.util.spec_from_file_location("members", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["members"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def members(
+    tmp_path: Path,
+    member: ModuleType,
+    material: Callable[..., object],
+    trainable_model: VoiceModel,
+    quick_vault: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[..., object]]:
+    """Makes so many installed devices that joined one federation, and their server."""
+    from chorister.client import installed
+
+    monkeypatch.setattr(installed, "load_model", lambda rank, wanted: trainable_model)
+
+    def make(singers: int = 4, **changed: object) -> object:
+        clock, homes = member.Clock(), []
+        for i in range(singers):
+            home = member.a_home(tmp_path / f"vault-{i}", material, clock, seed=i)
+            member.join(home, member.an_invite(**changed))
+            homes.append(home)
+        return member.Members(tmp_path, homes, clock)
+
+    yield make
+    installed.forget()
