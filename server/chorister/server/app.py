@@ -79,11 +79,13 @@ class FlowerNetwork:
     def _ask(
         self, message_type: str, group_id: str, requests: Mapping[int, bytes]
     ) -> tuple[dict[int, bytes], dict[int, str]]:
+        if not requests:
+            return {}, {}  # a SuperLink takes no empty list
         deadline_s = self._operator.settings.aggregation.stage_deadline_s
-        messages = (
+        messages = [  # a list: Flower goes through it twice
             Message(pack(body), node, message_type, ttl=deadline_s, group_id=group_id)
             for node, body in requests.items()
-        )
+        ]
         answers: dict[int, bytes] = {}
         reasons = dict.fromkeys(requests, "no answer")
         for reply in self._grid.send_and_receive(messages, timeout=deadline_s):
