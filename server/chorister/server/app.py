@@ -8,6 +8,7 @@ from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from chorister.server.operator import Operator, open_operator
+from chorister.server.recovery import settle_unfinished
 from chorister.server.round import run_round
 from chorister.server.rounds import append_round, read_rounds
 from chorister.server.statement import state_terms
@@ -17,7 +18,6 @@ from chorister.shared.records import HELLO, pack, unpack
 from chorister.shared.signing import Certificate
 
 app = ServerApp()
-ROUNDS_FILE = "rounds.jsonl"
 
 
 @app.main()
@@ -25,9 +25,12 @@ def main(grid: Grid, context: Context) -> None:
     """Run the rounds that are still to do; a server that was stopped goes on after the last one."""
     operator = open_operator()
     network = FlowerNetwork(grid, operator)
-    path = operator.folder / ROUNDS_FILE
+    path = operator.rounds_path
     state_terms(operator)
+    settle_unfinished(operator)
     for number in range(len(read_rounds(path)) + 1, operator.settings.rounds + 1):
+        if not operator.may_begin(number, lambda: len(list(grid.get_node_ids()))):
+            break
         record = run_round(network, operator, number)
         operator.on_round(record)
         append_round(path, record)

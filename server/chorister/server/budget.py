@@ -65,6 +65,10 @@ class FederationBudget:
         """Give it back if no device had sent a masked delta; False if it stays charged."""
         return self._file.release(round_id)
 
+    def knows(self, round_id: str) -> bool:
+        """Return whether anything was ever booked for a round, whatever became of it."""
+        return self._file.state(round_id) is not None
+
     def devices(self) -> frozenset[str]:
         """Return every device that anything is booked on, whether it answers now or not."""
         return frozenset(a.removeprefix(_account("")) for a in self._file.accounts())

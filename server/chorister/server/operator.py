@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from chorister.server.budget import FederationBudget
 from chorister.server.registry import Registry
-from chorister.server.rounds import RoundRecord
+from chorister.server.rounds import ROUNDS_FILE, RoundRecord
 from chorister.server.withdrawals import Withdrawals
 from chorister.shared import openers
 from chorister.shared.privacy.ledger_file import LedgerFile
@@ -18,6 +18,15 @@ from chorister.shared.signing import SigningKey, VerifyKey
 
 GROUP = "chorister.operators"
 ENVIRONMENT = "CHORISTER_OPERATOR"
+
+
+def always(number: int, devices: Callable[[], int]) -> bool:
+    """Begin every round at once, as a simulation does."""
+    return True
+
+
+def unheard(event: str, fields: Mapping[str, object]) -> None:
+    """Tell nobody what happens in a round, as a simulation does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,9 @@ class Operator:
         folder: for `rounds.jsonl` and the optimiser's state.
         now_s: Unix time.
         on_round: called with a round's record just before it is committed.
+        may_begin: asked before each round, with its number and a function that counts the devices
+            that are connected; False ends this process's part. It may wait.
+        note: told what happens, for logs: an event's name and counts, never a payload.
     """
 
     settings: Federation
@@ -55,6 +67,13 @@ class Operator:
     folder: Path
     now_s: Callable[[], int]
     on_round: Callable[[RoundRecord], None]
+    may_begin: Callable[[int, Callable[[], int]], bool] = always
+    note: Callable[[str, Mapping[str, object]], None] = unheard
+
+    @property
+    def rounds_path(self) -> Path:
+        """Where the committed rounds are listed."""
+        return self.folder / ROUNDS_FILE
 
 
 def open_operator() -> Operator:

@@ -253,7 +253,11 @@ class _RoundLog:
         """Send, wait, count."""
         self._asked[name] = len(requests)
         self._down += sum(map(len, requests.values()))
+        self.operator.note("exchange", {"round": self.round_id, "exchange": name,
+                                        "asked": len(requests)})  # fmt: skip
         answers, reasons = self.network.exchange(name, self.round_id, requests)
+        self.operator.note("answers", {"round": self.round_id, "exchange": name,
+                                       "answered": len(answers)})  # fmt: skip
         self._up += sum(map(len, answers.values()))
         self._refusals.update(reasons.values())
         return answers

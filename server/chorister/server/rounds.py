@@ -19,6 +19,8 @@ from chorister.server.update import OptimiserState
 from chorister.shared.errors import BadLedger
 from chorister.shared.files import write_atomically
 
+ROUNDS_FILE = "rounds.jsonl"
+
 
 @dataclass(frozen=True, slots=True)
 class RoundRecord:

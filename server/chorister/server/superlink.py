@@ -276,6 +276,8 @@ class SuperLink:
                 port=self._addresses.local_port if local else self._addresses.port,
                 # The app's resources are opened once, by the first of the two.
                 lifespan="on" if local else "off",
+                interface="asgi3",
+                proxy_headers=False,
                 access_log=False,
                 log_config=None,
                 server_header=False,

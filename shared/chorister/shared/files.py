@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,3 +62,25 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def hold_lock(path: Path, wait_s: float) -> bool:
+    """Take a lock file until this process ends; return whether it was to be had in time.
+
+    Args:
+        path: the lock file; it is created and stays.
+        wait_s: how long to wait for another process to end.
+    """
+    # Not inherited: a process that this one starts must not keep the lock alive.
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    end_s = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end_s:
+                os.close(handle)
+                return False
+            time.sleep(0.1)
+        else:
+            return True  # the handle stays open: that is what holds the lock

@@ -11,9 +11,8 @@ from pathlib import Path
 from flwr.app import Context, RecordDict
 
 from chorister.client.app import app as client_app
-from chorister.server.app import ROUNDS_FILE
 from chorister.server.app import app as server_app
-from chorister.server.rounds import RoundRecord, read_rounds
+from chorister.server.rounds import ROUNDS_FILE, RoundRecord, read_rounds
 from chorister.shared.console import Step, progress
 from chorister.shared.errors import UsageError
 from chorister.simulations import network

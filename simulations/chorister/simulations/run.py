@@ -22,9 +22,8 @@ from typing import Any
 
 import torch
 
-from chorister.server.app import ROUNDS_FILE
 from chorister.server.registry import Registry
-from chorister.server.rounds import RoundRecord, read_rounds
+from chorister.server.rounds import ROUNDS_FILE, RoundRecord, read_rounds
 from chorister.server.terms import plan_round
 from chorister.shared.adapter_digest import adapter_digest
 from chorister.shared.console import say

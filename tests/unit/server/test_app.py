@@ -10,8 +10,8 @@ from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.supercore.task_identity import TaskIdentity
 
 from chorister.server import app
-from chorister.server.app import ROUNDS_FILE, FlowerNetwork
-from chorister.server.rounds import read_rounds
+from chorister.server.app import FlowerNetwork
+from chorister.server.rounds import ROUNDS_FILE, read_rounds
 from chorister.shared.enrolment import Withdrawal, WithdrawalNotice
 from chorister.shared.exchanges import Introduction
 from chorister.shared.records import HELLO, SHARE, pack, unpack

@@ -125,6 +125,11 @@ class BudgetFile:
         with self._locked() as book:
             return book.covers(account, event)
 
+    def state(self, round_id: str) -> str | None:
+        """Return a round's last step: 'reserve', 'spend', 'finish' or 'release'; None for none."""
+        with self._locked() as book:
+            return book.state(round_id)
+
     def events(self, account: str) -> tuple[PrivacyEvent, ...]:
         """Return the events booked on an account, spent and reserved together."""
         with self._locked() as book:
