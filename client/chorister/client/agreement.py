@@ -19,7 +19,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from chorister.client.home import Home
+from chorister.client.home import FEDERATIONS, Home
 from chorister.client.membership import pin_authority, short
 from chorister.client.secagg_party import Acceptance
 from chorister.shared.errors import BadSignature, BadWeights, UsageError
@@ -30,7 +30,6 @@ from chorister.shared.settings import Positive, Settings
 from chorister.shared.voice.base_digest import BASE_SHA256
 
 KIND = "invite"
-FEDERATIONS = "federations"
 _INVITE = "invite-{}"
 _LIMITS = "limits-{}"
 

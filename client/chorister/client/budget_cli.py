@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from chorister.client.home import BUDGET_FILE, LEDGER_FILE, default_folder
+from chorister.client.home import BUDGET_FILE, FEDERATIONS, LEDGER_FILE, default_folder
 from chorister.shared.console import add_output_options, apply_output_options, print_json, say
 from chorister.shared.errors import BadLedger, UsageError
 from chorister.shared.privacy.budget import ALLOWED_UNFINISHED
@@ -74,9 +74,9 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     apply_output_options(options)
     journal, ledger = _paths(options.path or default_folder())
-    owner, facts = _read(journal)
+    owner, facts = read_journal(journal)
     problems = _check(owner, facts, ledger, options.server_ledger)
-    rows = [_row(account, facts) for account in facts.book.accounts()]
+    rows = [account_row(account, facts) for account in facts.book.accounts()]
     unfinished, finished = facts.book.outcomes()
     if options.json:
         print_json(
@@ -115,6 +115,14 @@ def _parser() -> argparse.ArgumentParser:
 def _paths(path: Path) -> tuple[Path, Path | None]:
     """Return the journal and, if it lies beside it, the device's own ledger."""
     journal = path / BUDGET_FILE if path.is_dir() else path
+    if path.is_dir() and not journal.is_file():
+        joined = sorted(path.glob(f"{FEDERATIONS}/*/{BUDGET_FILE}"))
+        if len(joined) > 1:
+            raise UsageError(
+                "One budget is shown: each federation has its own, and they add up.",
+                ", ".join(str(each) for each in joined), "Name one of them.",
+            )  # fmt: skip
+        journal = joined[0] if joined else journal
     if not journal.is_file():
         raise UsageError(
             "A budget's journal can be read.", f"no {journal}",
@@ -124,7 +132,13 @@ def _paths(path: Path) -> tuple[Path, Path | None]:
     return journal, ledger if ledger.is_file() else None
 
 
-def _read(journal: Path) -> tuple[str, JournalFacts]:
+def read_journal(journal: Path) -> tuple[str, JournalFacts]:
+    """Return whose budget a journal is, and what is booked.
+
+    Raises:
+        BadLedger: it was altered.
+        UsageError: it is another ledger.
+    """
     facts = JournalFacts()
     whose, is_journal = owner_of(verify(read_lines(journal), on_entry=facts.follow).owner)
     if not is_journal:
@@ -152,7 +166,12 @@ def _check(
     return problems
 
 
-def _row(account: str, facts: JournalFacts) -> Row:
+def account_row(account: str, facts: JournalFacts) -> Row:
+    """Return one account as it is shown.
+
+    Raises:
+        BadLedger: the journal does not note its limit.
+    """
     unit = account.partition("/")[0]
     limit, book = facts.limits.get(unit, {}), facts.book
     delta, most = limit.get("delta"), limit.get("epsilon_max")

@@ -30,6 +30,7 @@ from chorister.shared.privacy.ledger_file import LedgerFile
 
 STATUS_FILE = "status.json"
 PAUSE_FILE = "paused"
+LOCK_FILE = ".daemon.lock"  # held by whoever takes part
 LEAST_BACK_OFF_S = 2.0
 MOST_BACK_OFF_S = 300.0
 QUICK_S = 0.5  # between two questions while a round is under way; Flower's own pace is 3 s

@@ -2,7 +2,7 @@
 
     FOLDER/vault.json index.db items/   the vault
     FOLDER/ledger.jsonl                 what was done under which consent
-    FOLDER/budget.jsonl                 what federations have cost, once one was joined
+    FOLDER/federations/                 a folder for each that was joined (client/agreement.py)
 
 Every command that uses a voice comes here, and asks `Home.permit` before it does.
 """
@@ -40,6 +40,7 @@ STATEMENT = "statement"
 
 LEDGER_FILE = "ledger.jsonl"
 BUDGET_FILE = "budget.jsonl"
+FEDERATIONS = "federations"
 NO_FEDERATION = "none"
 FOLDER_VARIABLE = "CHORISTER_VAULT"
 PASSPHRASE_FILE_VARIABLE = "CHORISTER_PASSPHRASE_FILE"  # noqa: S105 (the name of a variable)

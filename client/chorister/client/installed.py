@@ -22,6 +22,8 @@ from chorister.client.budget import DeviceBudget
 from chorister.client.device import Device
 from chorister.client.enrol import HELD_OUT, TRAINING
 from chorister.client.home import (
+    BUDGET_FILE,
+    LEDGER_FILE,
     PASSPHRASE_FILE_VARIABLE,
     PROFILE,
     Home,
@@ -49,8 +51,6 @@ from chorister.shared.voice.profile import SpeakerProfile
 
 KIND = "installed"
 FEDERATION = "federation"  # of the node's configuration, which this machine writes
-LEDGER_FILE = "ledger.jsonl"
-BUDGET_FILE = "budget.jsonl"
 ROUNDS = "rounds"
 _ROUND_KEY = "round-key-{}"
 log = logging.getLogger("chorister.client")

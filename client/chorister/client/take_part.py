@@ -18,7 +18,7 @@ from chorister.client.agreement import Agreement, folder_of
 from chorister.client.bundle_guard import BundleGuard
 from chorister.client.conditions import Conditions, JoinSettings, slept_s
 from chorister.client.consent import refusal_of
-from chorister.client.daemon import Clocks, Daemon, is_paused
+from chorister.client.daemon import LOCK_FILE, Clocks, Daemon, is_paused
 from chorister.client.device import ENVIRONMENT
 from chorister.client.home import Home, reopen
 from chorister.client.membership import node_key_of
@@ -29,7 +29,6 @@ from chorister.shared.console import say
 from chorister.shared.errors import ChoristerError, UsageError
 from chorister.shared.records import ADVERTISE, HELLO
 
-LOCK_FILE = ".daemon.lock"
 log = logging.getLogger("chorister.client")
 
 
