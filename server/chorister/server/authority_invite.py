@@ -105,7 +105,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "(default: the code-free one of this version)",
     )  # fmt: skip
     add("--base", default=BASE_SHA256, metavar="SHA256", help="of the base model (the shipped one)")
-    add("--adapter-rank", type=int, default=4, metavar="N", help="of the shared adapter (4)")
+    add("--adapter-rank", type=int, default=2, metavar="N", help="of the shared adapter (2)")
     add("--least-cohort", type=int, default=2, metavar="N", help="fewest devices in a round (2)")
     add("--least-honest", type=int, default=2, metavar="N",
         help="fewest honest devices that a sum covers (2)")  # fmt: skip
