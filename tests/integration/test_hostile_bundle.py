@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from chorister.server.superlink import Addresses, SuperLink
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -38,6 +37,7 @@ from chorister.client.bundle_guard import BundleGuard
 from chorister.client.daemon import Daemon
 from chorister.client.supernode import connected
 from chorister.server import tls
+from chorister.server.superlink import Addresses, SuperLink
 from chorister.shared.bundle import BUNDLE_SHA256
 from chorister.shared.node_key import NodeKey
 from chorister.shared.privacy.ledger_file import LedgerFile, read_lines
