@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
 
+from chorister.client.calibration import Calibration
 from chorister.client.controls import NEUTRAL, Controls
 from chorister.client.level import LOOK_AHEAD_SAMPLES, PEAK, limit
 from chorister.client.segments import SegmentConverter
@@ -24,8 +26,14 @@ from chorister.shared.types import SAMPLE_RATE_HZ, FloatArray, Recording
 from chorister.shared.voice.audio import stream_recording
 from chorister.shared.voice.loudness import LoudnessMeter, loudness_lufs
 
-# What a codec makes of a peak may lie above it: those that lose something get more room.
+if TYPE_CHECKING:
+    from chorister.client.source import KnownSource
+
+# What a codec makes of a peak may lie above it: those that lose something get more room, and still
+# more, in so many attempts, where what they wrote passes full scale.
 _LOSSY_PEAK = 0.8
+_MORE_ROOM = 0.85
+_MOST_ATTEMPTS = 4
 FORMATS = {
     ".wav": ("WAV", "PCM_16", PEAK),
     ".flac": ("FLAC", "PCM_16", PEAK),
@@ -50,12 +58,16 @@ class Conversion:
         source_lufs: loudness of the source; minus infinity where it is too quiet to be measured.
         wanted_lufs: the loudness that the result should have: the source's and the energy asked.
         result_lufs: the loudness that it has.
+        source_known: where the source speaker's statistics are from: 'enrolled'; 'calibrated' on
+            two seconds of voiced speech; the 'whole file', which held less; or 'nothing' in it
+            was voiced.
     """
 
     seconds: float
     source_lufs: float
     wanted_lufs: float
     result_lufs: float
+    source_known: str
 
 
 def convert_recording(
@@ -71,13 +83,16 @@ def convert_recording(
         voice: whose voice it shall get.
         recording: the source.
         controls: what else to change.
-        statistics: the source speaker's; None takes them from the recording.
+        statistics: the source speaker's; None calibrates on the recording's beginning.
 
     Returns:
         shape (T,), float32, 16 kHz, as long as the source over the rate, as loud as the source plus
         the energy, at most 0.98 in magnitude.
     """
     source_lufs = loudness_lufs(recording.samples)
+    if statistics is None:
+        calibration = Calibration()
+        statistics = calibration.feed(recording.samples) or calibration.finish()
     converter = SegmentConverter(
         voice, controls=controls, statistics=statistics, source_lufs=source_lufs
     )
@@ -92,6 +107,7 @@ def convert_file(
     destination: Path,
     *,
     controls: Controls = NEUTRAL,
+    speaker: KnownSource | None = None,
     overwrite: bool = False,
     on_percent: Callable[[int], None] = lambda _: None,
 ) -> Conversion:
@@ -102,6 +118,8 @@ def convert_file(
         source: any audio file, at least 0.3 s.
         destination: .wav, .flac, .ogg or .opus, 16 kHz mono.
         controls: what else to change.
+        speaker: who speaks in it, as an enrolment knows them; None calibrates on the first two
+            seconds of voiced speech.
         overwrite: whether a file that is already there may be replaced.
         on_percent: told how many more hundredths are done, for a progress bar.
 
@@ -110,13 +128,18 @@ def convert_file(
         UsageError: the destination cannot be written.
     """
     check_destination(destination, overwrite=overwrite)
-    mean, length, source_lufs = _survey(source)
-    length = math.ceil(length / controls.rate)
+    found = _survey(source, calibrated=speaker is None)
+    source_lufs = found.lufs
+    statistics = found.statistics if speaker is None else speaker.at(source_lufs)
+    length = math.ceil(found.samples / controls.rate)
     with _temporary(destination, ".raw") as raw, _temporary(destination, ".part") as part:
         meter = LoudnessMeter()
         samples = shown = 0
         with raw.open("wb") as file:
-            for speech in _converted(voice, source, mean, controls, source_lufs):
+            converter = SegmentConverter(
+                voice, controls=controls, statistics=statistics, source_lufs=source_lufs
+            )
+            for speech in _converted(converter, source, found.mean):
                 meter.add(speech)
                 file.write(speech.tobytes())
                 samples += len(speech)
@@ -125,11 +148,16 @@ def convert_file(
         made = np.memmap(raw, np.float32, "r", shape=(samples,))
         suffix = destination.suffix.lower()
         peak = FORMATS[suffix][2]
-        gain = _gain(made, meter.lufs(), source_lufs, controls.energy_db, peak)
-        result_lufs = _write(made, gain, peak, part, suffix)
+        for _ in range(_MOST_ATTEMPTS):
+            gain = _gain(made, meter.lufs(), source_lufs, controls.energy_db, peak)
+            result_lufs = _write(made, gain, peak, part, suffix)
+            if peak == PEAK or _peak_of(part) < 1.0:
+                break
+            peak *= _MORE_ROOM
         part.replace(destination)
     wanted_lufs = source_lufs + controls.energy_db
-    return Conversion(samples / SAMPLE_RATE_HZ, source_lufs, wanted_lufs, result_lufs)
+    known = "enrolled" if speaker is not None else found.known
+    return Conversion(samples / SAMPLE_RATE_HZ, source_lufs, wanted_lufs, result_lufs, known)
 
 
 def check_destination(destination: Path, *, overwrite: bool) -> None:
@@ -156,21 +184,46 @@ def check_destination(destination: Path, *, overwrite: bool) -> None:
         )
 
 
-def _survey(source: Path) -> tuple[float, int, float]:
-    """Mean, samples and loudness of a file; whatever is wrong with it comes out here."""
+def file_loudness(source: Path) -> float:
+    """Loudness of a file in LUFS; minus infinity where it is too quiet to be measured.
+
+    Raises:
+        BadAudio: as `audio.stream_recording`.
+    """
     meter = LoudnessMeter()
+    for block in stream_recording(source):
+        meter.add(block)
+    return meter.lufs()
+
+
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """What is known of a file before it is converted."""
+
+    mean: float
+    samples: int
+    lufs: float
+    statistics: SourceStatistics | None
+    known: str
+
+
+def _survey(source: Path, *, calibrated: bool) -> _Survey:
+    """Reads a file once; whatever is wrong with it comes out here."""
+    meter, calibration = LoudnessMeter(), Calibration()
     total, count = 0.0, 0
     for block in stream_recording(source):
         meter.add(block)
         total += float(block.sum(dtype=np.float64))
         count += len(block)
-    return total / count, count, meter.lufs()
+        if calibrated:
+            calibration.feed(block - np.float32(block.mean()))
+    known = "calibrated" if calibration.statistics is not None else "whole file"
+    statistics = calibration.finish()
+    known = known if statistics is not None else "nothing"
+    return _Survey(total / count, count, meter.lufs(), statistics, known)
 
 
-def _converted(
-    voice: Voice, source: Path, mean: float, controls: Controls, source_lufs: float
-) -> Iterator[FloatArray]:
-    converter = SegmentConverter(voice, controls=controls, source_lufs=source_lufs)
+def _converted(converter: SegmentConverter, source: Path, mean: float) -> Iterator[FloatArray]:
     for block in stream_recording(source):
         yield converter.feed(block - np.float32(mean))
     yield converter.finish()
@@ -234,6 +287,12 @@ def _write(speech: FloatArray, gain: float, peak: float, part: Path, suffix: str
             meter.add(limited)
             out.write(limited)
     return meter.lufs()
+
+
+def _peak_of(path: Path) -> float:
+    """Largest magnitude in a file as a player decodes it."""
+    blocks = soundfile.blocks(str(path), _BLOCK_SAMPLES, dtype="float32")
+    return max((float(np.abs(block).max()) for block in blocks), default=0.0)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from chorister.client.controls import LIMITS, Controls
 from chorister.client.convert import check_destination, convert_file
 from chorister.client.home import add_vault_options
 from chorister.client.sealed import open_any_voice
+from chorister.client.source import open_source
 from chorister.shared.console import (
     add_output_options,
     apply_output_options,
@@ -27,6 +28,7 @@ SUMMARY = "say a recording's words in another voice"
 _EXAMPLES = """examples:
   chorister convert talk.mp3 talk-as-me.wav --voice me.voice
   chorister convert me.wav me-as-anna.wav --voice anna/voice.onnx
+  chorister convert me.wav me-as-anna.wav --voice anna/voice.onnx --source-voice me.voice
   chorister convert lecture.flac out.flac --voice voice.onnx --pitch -2
   chorister convert me.wav slow.wav --voice voice.onnx --rate 0.8 --intonation 1.2
   chorister convert me.wav out.wav --voice voice.onnx --json
@@ -48,6 +50,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--voice", type=Path, required=True, metavar="FILE", help="a .voice or voice.onnx"
     )
+    parser.add_argument(
+        "--source-voice",
+        type=Path,
+        metavar="ME",
+        help="who speaks in IN, if they enrolled or made a voice: their vault's folder, or a "
+        "sealed voice of theirs. Without it the first two seconds of speech are listened to",
+    )
     _add_controls(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     parser.add_argument(
@@ -59,7 +68,10 @@ def main(argv: Sequence[str]) -> int:
     apply_output_options(options)
     controls = Controls(**{name: getattr(options, name) for name in LIMITS})
     check_destination(options.destination, overwrite=options.overwrite)
-    voice = open_any_voice(options.voice, options, threads=max(options.threads, 1))
+    speaker = home = None
+    if options.source_voice is not None:
+        speaker, home = open_source(options.source_voice, options)
+    voice = open_any_voice(options.voice, options, home=home, threads=max(options.threads, 1))
     began = time.perf_counter()
     with progress(f"Converting {options.source.name}", 100) as step:
         done = convert_file(
@@ -67,6 +79,7 @@ def main(argv: Sequence[str]) -> int:
             options.source,
             options.destination,
             controls=controls,
+            speaker=speaker,
             overwrite=options.overwrite,
             on_percent=step,
         )
@@ -81,6 +94,7 @@ def main(argv: Sequence[str]) -> int:
                 "source_lufs": _finite(done.source_lufs),
                 "wanted_lufs": _finite(done.wanted_lufs),
                 "result_lufs": _finite(done.result_lufs),
+                "source_known": done.source_known,
                 "voice": {
                     "target": voice.card.target,
                     "base_sha256": voice.card.base_sha256,

@@ -25,6 +25,7 @@ from chorister.client.home import PROFILE, RECORDING, STATEMENT, Home
 from chorister.client.material import analyse
 from chorister.client.prepare import clean_enrolment, divide, enrolment_gain, level_by, segments
 from chorister.client.recogniser import Recogniser
+from chorister.client.source import keep_source, known_source
 from chorister.client.statement import Challenge, make_challenge
 from chorister.shared.errors import BadAudio, ConsentRefused
 from chorister.shared.randomness import Randomness
@@ -298,6 +299,7 @@ def _keep_voice(
         home.vault.put(STATEMENT, to_flac(statement), "recording")
     home.vault.put(GAIN, np.array([gain], dtype="<f8").tobytes(), "features")
     home.vault.put(PROFILE, profile.to_bytes(), "features")
+    keep_source(home, known_source(profile, parts.enrolment, gain))
     home.vault.put(TRAINING, training.to_bytes(), "features")
     home.vault.put(HELD_OUT, held_out.to_bytes(), "features")
     return len(training)

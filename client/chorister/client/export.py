@@ -31,6 +31,7 @@ from chorister.client.onnx_controls import (
 )
 from chorister.client.onnx_dft import add_dft, add_inverse_dft
 from chorister.client.onnx_front import (
+    add_early_onsets,
     add_given_or,
     add_log_mel,
     add_mel_statistics,
@@ -49,6 +50,7 @@ from chorister.shared.voice.frames import HOP_SAMPLES
 from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile
 from chorister.shared.voice.vocoder import GRAIN_SAMPLES, Vocoder
+from chorister.shared.voice.voicing import keep_voiced
 
 _VOCODER = "vocoder"
 _EXAMPLE_FRAMES = 32
@@ -199,6 +201,7 @@ def _voice_graph(model: VoiceModel, target: SpeakerProfile) -> Graph:
     mel_std = add_given_or(graph, given_std, mel_std)
     log_f0 = add_given_or(graph, given_pitch, add_pitch_statistics(graph, f0_hz, target))
     moved = add_moved_pitch(graph, f0_hz, log_f0, target, pitch_st, intonation)
+    moved = add_early_onsets(graph, moved)
 
     rows = (log_mel, moved, mel_mean, mel_std)
     (envelopes,) = graph.include(
@@ -264,7 +267,8 @@ class _Network(nn.Module):
         """Both envelopes side by side, harmonic first, shape (1, F, 160)."""
         content = self.encoder(log_mel, mel_mean, mel_std)
         recalled = self.decoder.recall(content, self.sounds_content, self.sounds_log_mel)
-        return torch.cat(self.decoder(content, f0_hz, self.condition, recalled), dim=2)
+        harmonic, noise = self.decoder(content, f0_hz, self.condition, recalled)
+        return torch.cat(keep_voiced(harmonic, noise, f0_hz), dim=2)
 
 
 class _Constant(nn.Module):

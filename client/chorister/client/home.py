@@ -35,6 +35,7 @@ CERTIFICATE = "certificate"
 PROFILE = "profile"
 PERSONAL_ADAPTER = "personal-adapter"
 PERSONAL_PROFILE = "personal-profile"  # of a voice file; PROFILE is of those set apart
+SOURCE = "source"  # statistics of the speaker as one who is converted
 RECORDING = "recording-{:04d}"
 STATEMENT = "statement"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from chorister.client.controls import LIMITS, Controls
 from chorister.client.home import add_vault_options
 from chorister.client.sealed import open_any_live_voice
+from chorister.client.source import open_source
 from chorister.shared.console import (
     add_output_options,
     apply_output_options,
@@ -21,6 +22,7 @@ from chorister.shared.console import (
 from chorister.shared.errors import UsageError
 
 if TYPE_CHECKING:
+    from chorister.client.source import KnownSource
     from chorister.client.stream_voice import LiveVoice
     from chorister.client.voice import SourceStatistics
     from chorister.shared.types import FloatArray
@@ -29,12 +31,14 @@ SUMMARY = "speak in another voice, live"
 _EXAMPLES = """examples:
   chorister live --voice me-live.voice
   chorister live --voice anna-live.onnx --calibrate me.wav --pitch -2
+  chorister live --voice anna-live.onnx --source-voice me.voice
   chorister live --voice anna-live.onnx --file me.wav out.wav
   chorister live --voice anna-live.onnx --latency
 
-It listens to two seconds of your speech first, or takes them from --calibrate, and speaks from then
-on. Wear headphones: a microphone that hears the speaker howls. --file does the same with a
-recording, in the same chunks. Live voices are made by `chorister personalise --live`."""
+It listens to two seconds of your speech first, or takes them from --calibrate, or what your
+enrolment says from --source-voice, and speaks from then on. Wear headphones: a microphone that
+hears the speaker howls. --file does the same with a recording, in the same chunks. Live voices are
+made by `chorister personalise --live`."""
 _FRAME_MS = 10
 _MOST_CHUNK_MS = 200
 _MEASURED_STEPS = 300
@@ -55,6 +59,13 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument(
         "--calibrate", type=Path, metavar="FILE", help="a recording of whoever speaks"
+    )
+    parser.add_argument(
+        "--source-voice",
+        type=Path,
+        metavar="ME",
+        help="who speaks, if they enrolled or made a voice: their vault's folder, or a sealed "
+        "voice of theirs; at the microphone that they enrolled with",
     )
     low, high = LIMITS["pitch_st"].low, LIMITS["pitch_st"].high
     parser.add_argument(
@@ -84,20 +95,35 @@ def main(argv: Sequence[str]) -> int:
         from chorister.client.convert import check_destination
 
         check_destination(options.file[1], overwrite=options.overwrite)
+    if options.calibrate is not None and options.source_voice is not None:
+        raise UsageError(
+            "A speaker is known by an enrolment or by a recording.",
+            "--source-voice and --calibrate",
+            "Leave one of them out.",
+        )
+    speaker = home = None
+    if options.source_voice is not None:
+        speaker, home = open_source(options.source_voice, options)
     voice, still_allowed = open_any_live_voice(
-        options.voice, options, threads=max(options.threads, 1)
+        options.voice, options, home=home, threads=max(options.threads, 1)
     )
     if options.latency:
         return _latency(voice, options)
     ask = _now_and_again(still_allowed)
     if options.file is not None:
-        return _convert(voice, options, ask)
-    return _speak(voice, options, ask)
+        return _convert(voice, speaker, options, ask)
+    return _speak(voice, speaker, options, ask)
 
 
-def _statistics(options: argparse.Namespace) -> SourceStatistics | None:
+def _statistics(
+    speaker: KnownSource | None, options: argparse.Namespace, recording: Path | None = None
+) -> SourceStatistics | None:
+    """What is known of the speaker beforehand; a recording may be of any loudness."""
     from chorister.client.calibration import calibrate_from
+    from chorister.client.convert import file_loudness
 
+    if speaker is not None:
+        return speaker.statistics if recording is None else speaker.at(file_loudness(recording))
     return None if options.calibrate is None else calibrate_from(options.calibrate)
 
 
@@ -131,13 +157,18 @@ def _latency(voice: LiveVoice, options: argparse.Namespace) -> int:
     return 0
 
 
-def _convert(voice: LiveVoice, options: argparse.Namespace, ask: Callable[[], None]) -> int:
+def _convert(
+    voice: LiveVoice,
+    speaker: KnownSource | None,
+    options: argparse.Namespace,
+    ask: Callable[[], None],
+) -> int:
     """The live path over a recording."""
     from chorister.client.calibration import calibrate_from
     from chorister.client.live_file import convert_file_live
 
     source, destination = options.file
-    statistics = _statistics(options) or calibrate_from(source)
+    statistics = _statistics(speaker, options, source) or calibrate_from(source)
     began = time.perf_counter()
     with progress(f"Converting {source.name}", 100) as step:
 
@@ -161,12 +192,17 @@ def _convert(voice: LiveVoice, options: argparse.Namespace, ask: Callable[[], No
     return 0
 
 
-def _speak(voice: LiveVoice, options: argparse.Namespace, ask: Callable[[], None]) -> int:
+def _speak(
+    voice: LiveVoice,
+    speaker: KnownSource | None,
+    options: argparse.Namespace,
+    ask: Callable[[], None],
+) -> int:
     """Microphone to speaker, until interrupted or not allowed any more."""
     from chorister.client.live import LiveConverter
     from chorister.client.live_sound import Devices, open_sound
 
-    converter = LiveConverter(voice, _statistics(options), pitch_st=options.pitch)
+    converter = LiveConverter(voice, _statistics(speaker, options), pitch_st=options.pitch)
     latency = voice.latency(options.chunk // _FRAME_MS)
     devices = Devices(options.input, options.output)
 

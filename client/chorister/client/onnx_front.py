@@ -20,6 +20,7 @@ from chorister.shared.voice.profile import (
     SPEECH_RANGE,
     SpeakerProfile,
 )
+from chorister.shared.voice.voicing import EARLY_BELOW_HZ
 
 _EDGE = (features.WINDOW_SAMPLES - HOP_SAMPLES) // 2
 _LATER = 1e9
@@ -132,6 +133,17 @@ def add_moved_pitch(
     moved = graph("Clip", moved, graph.double(LOWEST_PITCH_HZ), graph.double(HIGHEST_PITCH_HZ))
     voiced = graph("Greater", f0_hz, graph.number(0.0))
     return graph("Where", voiced, graph.cast(moved, np.float32), graph.number(0.0))
+
+
+def add_early_onsets(graph: Graph, f0_hz: str) -> str:
+    """`voicing.early_onsets`: (F,) to (F,)."""
+    none = graph.number(0.0)
+    later = graph.part(f0_hz, 1, np.iinfo(np.int64).max, 0)
+    following = graph("Concat", later, graph.constant(np.zeros(1, np.float32)), axis=0)
+    deep = graph("Less", following, graph.number(EARLY_BELOW_HZ))
+    begins = graph("And", graph("Greater", following, none), deep)
+    early = graph("And", graph("LessOrEqual", f0_hz, none), begins)
+    return graph("Where", early, following, f0_hz)
 
 
 def _ascending(graph: Graph, values: str, count: str) -> str:

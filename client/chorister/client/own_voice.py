@@ -24,6 +24,7 @@ from chorister.client.personalise import (
 from chorister.client.precision import Precision
 from chorister.client.prepare import Divided, divide, enrolment_gain, level_by, segments
 from chorister.client.sealed import announce_plain, plain_is_written, seal_voice
+from chorister.client.source import keep_source, known_source
 from chorister.client.stream_export import build_live_voice, export_live_voice
 from chorister.shared.adapter_digest import adapter_digest
 from chorister.shared.errors import BadAudio, BadCorpus
@@ -197,6 +198,7 @@ def make_own_voice(
     suffix = LIVE_SUFFIX if live else ""
     home.vault.put(PERSONAL_PROFILE + suffix, profile.to_bytes(), "features")
     home.vault.put(PERSONAL_ADAPTER + suffix, _personal(model), "adapter")
+    keep_source(home, known_source(profile, parts.enrolment, gain))
     export, build = (
         (export_live_voice, build_live_voice)
         if live

@@ -278,6 +278,7 @@ def open_any_voice(
     options: argparse.Namespace,
     *,
     purpose: Purpose = "conversion",
+    home: Home | None = None,
     threads: int = 1,
 ) -> Voice:
     """Return the voice in a file: a sealed one by the vault, a plain one as it is.
@@ -286,6 +287,7 @@ def open_any_voice(
         path: of the file.
         options: of a command with `home.add_vault_options`.
         purpose: what a sealed voice is wanted for.
+        home: a vault that is open already; used where it is the one that the options name.
         threads: for onnxruntime.
 
     Raises:
@@ -293,7 +295,8 @@ def open_any_voice(
         VaultError: the vault cannot be opened.
     """
     if is_sealed(path):
-        return open_sealed(homes.open_from(options), path, purpose=purpose, threads=threads)
+        opened = _same_vault(home, options) or homes.open_from(options)
+        return open_sealed(opened, path, purpose=purpose, threads=threads)
     from chorister.client.voice import open_voice
 
     return open_voice(path, threads=threads)
@@ -304,6 +307,7 @@ def open_any_live_voice(
     options: argparse.Namespace,
     *,
     purpose: Purpose = "conversion",
+    home: Home | None = None,
     threads: int = 1,
 ) -> tuple[LiveVoice, Callable[[], None]]:
     """Return the live voice in a file, and what is called now and again while it speaks.
@@ -315,10 +319,16 @@ def open_any_live_voice(
     from chorister.client.stream_voice import LiveVoice, open_live_voice
 
     if is_sealed(path):
-        home = homes.open_from(options)
-        data, permit = _unsealed(home, path, purpose)
-        return LiveVoice(data, path.name, threads=threads), lambda: _still(home, permit)
+        opened = _same_vault(home, options) or homes.open_from(options)
+        data, permit = _unsealed(opened, path, purpose)
+        return LiveVoice(data, path.name, threads=threads), lambda: _still(opened, permit)
     return open_live_voice(path, threads=threads), lambda: None
+
+
+def _same_vault(home: Home | None, options: argparse.Namespace) -> Home | None:
+    """Return an open home if it is the one that the options name: nobody is asked twice."""
+    named = homes.vault_folder(options).resolve()
+    return home if home is not None and home.folder.resolve() == named else None
 
 
 def _still(home: Home, permit: Permit) -> None:

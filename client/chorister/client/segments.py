@@ -12,17 +12,16 @@ import math
 
 import numpy as np
 
+from chorister.client.calibration import Calibration
 from chorister.client.controls import NEUTRAL, Controls
 from chorister.client.level import LevelFollower
 from chorister.client.voice import SourceStatistics, Voice
-from chorister.shared.types import SAMPLE_RATE_HZ, FloatArray
+from chorister.shared.types import FloatArray
 from chorister.shared.voice.frames import HOP_SAMPLES
 
 SEGMENT_FRAMES = 2000
 OVERLAP_FRAMES = 300
 _FADE_FRAMES = 4
-# A source's statistics are frozen once they rest on this much voiced speech (2 s).
-_CALIBRATED_S = 2.0
 # Stands for more power than any frame has: a voiced frame is a joint only if all are voiced.
 _VOICED_COST = 1e6
 
@@ -33,8 +32,8 @@ class SegmentConverter:
     Args:
         voice: to speak with.
         controls: all but the energy, which is the caller's to apply.
-        statistics: the source speaker's; None takes them from the first segment that holds two
-            seconds of voiced speech, and keeps them from there on.
+        statistics: the source speaker's; None calibrates on the first two seconds of voiced
+            speech, and keeps them from there on. A segment before that is heard by itself.
         source_lufs: loudness of the whole source, where it is known: what is far below it is a
             pause. None judges each segment by itself.
     """
@@ -93,6 +92,8 @@ class SegmentConverter:
 
     def _joined(self, source: FloatArray, *, last: bool) -> FloatArray:
         rate = self._controls.rate
+        if self._statistics is None:
+            self._statistics = Calibration().feed(source)
         # The first frame of the result that lies in this segment, and how far into it.
         offset = max(self._frame * rate - self._source_frame, 0.0)
         made = self._voice.run(
@@ -104,9 +105,6 @@ class SegmentConverter:
             phase_frame=self._phase_frame,
             phase_cycles=self._phase_cycles,
         )
-        voiced_s = np.count_nonzero(made.f0_hz) * rate * HOP_SAMPLES / SAMPLE_RATE_HZ
-        if self._statistics is None and voiced_s >= _CALIBRATED_S:
-            self._statistics = made.statistics
         speech = self._levels.follow(source, made.samples, rate=rate, offset=offset)
         if self._held is not None and self._held_f0 is not None:
             speech = join(self._held, self._held_f0, speech, made.f0_hz)

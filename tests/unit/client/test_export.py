@@ -21,6 +21,7 @@ from chorister.shared.voice import adapters
 from chorister.shared.voice.features import extract_features
 from chorister.shared.voice.model import VoiceModel, move_pitch, single_batch
 from chorister.shared.voice.profile import SpeakerProfile, profile_from
+from chorister.shared.voice.voicing import early_onsets
 
 NOW_S = 1_800_000_000
 RATE = 16_000
@@ -63,10 +64,11 @@ def by_torch(model: VoiceModel, samples: FloatArray, target: SpeakerProfile) -> 
     recording = Recording(samples, "x")
     source = profile_from([recording], AnyVoice(), model)
     found = extract_features(recording)
-    moved = FeatureSequence(found.log_mel, move_pitch(found.f0_hz, source, target))
+    f0_hz = early_onsets(move_pitch(found.f0_hz, source, target))
+    moved = FeatureSequence(found.log_mel, f0_hz)
     hiss = torch.from_numpy(hiss_at(0, len(samples)))[None]
     with torch.inference_mode():
-        return model(single_batch(moved, source, target), hiss)[0].numpy()
+        return model.speak(single_batch(moved, source, target), hiss)[0].numpy()
 
 
 def snr_db(wanted: FloatArray, found: FloatArray) -> float:

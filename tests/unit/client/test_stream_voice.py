@@ -76,7 +76,7 @@ def whole(
     features = FeatureSequence(log_mel(padded), move_pitch(f0_hz, source, target))
     hiss = torch.from_numpy(hiss_at(0, len(padded)))[None]
     with torch.inference_mode():
-        speech = model(single_batch(features, source, target), hiss)[0].numpy()
+        speech = model.speak(single_batch(features, source, target), hiss)[0].numpy()
     return np.asarray(speech[before:][: len(samples)])
 
 

@@ -15,10 +15,13 @@ from chorister.shared.voice.encoder import ContentEncoder
 from chorister.shared.voice.frames import HOP_SAMPLES
 from chorister.shared.voice.profile import SpeakerProfile
 from chorister.shared.voice.vocoder import Vocoder
+from chorister.shared.voice.voicing import early_onsets, keep_voiced
 
-LOWEST_PITCH_HZ = 50.0
+# What lies lower is heard as unvoiced, by our tracker and by people as single clicks.
+LOWEST_PITCH_HZ = 65.0
 HIGHEST_PITCH_HZ = 600.0
-SPREAD_RATIO_LIMITS = (0.5, 2.0)
+# Of two spreads; a larger one stretches errors of the tracker and pitch that moves fast too far.
+SPREAD_RATIO_LIMITS = (0.5, 1.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ def move_pitch(f0_hz: FloatArray, source: SpeakerProfile, target: SpeakerProfile
         target: whose pitch it shall be.
 
     Returns:
-        shape (F,), float32, in [50, 600] Hz where voiced, else 0.
+        shape (F,), float32, in [65, 600] Hz where voiced, else 0.
     """
     ratio = float(np.clip(target.log_f0_spread / source.log_f0_spread, *SPREAD_RATIO_LIMITS))
     # In float64: the pulses' phase adds up every rounding of the pitch.
@@ -151,15 +154,34 @@ class VoiceModel(nn.Module):
         Returns:
             shape (B, F * 160), 16 kHz.
         """
+        harmonic, noise = self.envelopes(batch)
+        if hiss is None:
+            shape = (harmonic.shape[0], harmonic.shape[1] * HOP_SAMPLES)
+            hiss = torch.randn(shape, device=harmonic.device)
+        wav: Tensor = self.vocoder(harmonic, noise, batch.f0_hz, hiss)
+        return wav
+
+    def envelopes(self, batch: VoiceBatch) -> tuple[Tensor, Tensor]:
+        """What the vocoder renders, as the decoder gives it: shape (B, F, 80) each."""
         content = self.encoder(batch.log_mel, batch.source_mel_mean, batch.source_mel_std)
         condition = self.decoder.condition(
             batch.target_vector, batch.target_mel_mean, batch.target_mel_std
         )
         recalled = self.decoder.recall(content, batch.sounds_content, batch.sounds_log_mel)
         harmonic, noise = self.decoder(content, batch.f0_hz, condition, recalled)
-        if hiss is None:
-            shape = (content.shape[0], content.shape[1] * HOP_SAMPLES)
-            hiss = torch.randn(shape, device=content.device)
+        return harmonic, noise
+
+    def speak(self, batch: VoiceBatch, hiss: Tensor) -> Tensor:
+        """Converts a batch as it is heard: what is voiced stays so (`voicing.keep_voiced`).
+
+        Args:
+            batch: F frames of each of B examples.
+            hiss: shape (B, F * 160), white noise of unit variance for the vocoder.
+
+        Returns:
+            shape (B, F * 160), 16 kHz.
+        """
+        harmonic, noise = keep_voiced(*self.envelopes(batch), batch.f0_hz)
         wav: Tensor = self.vocoder(harmonic, noise, batch.f0_hz, hiss)
         return wav
 
@@ -207,15 +229,17 @@ class VoiceModel(nn.Module):
         Returns:
             shape (F * 160,), float32, 16 kHz; it is not limited to [-1, 1].
         """
-        moved = FeatureSequence(features.log_mel, move_pitch(features.f0_hz, source, target))
-        batch = single_batch(moved, source, target)
+        f0_hz = move_pitch(features.f0_hz, source, target)
+        if not self.settings.encoder_ahead:  # a stream does not know the next frame's pitch
+            f0_hz = early_onsets(f0_hz)
+        batch = single_batch(FeatureSequence(features.log_mel, f0_hz), source, target)
         generator = torch.Generator().manual_seed(seed)
         hiss = torch.randn((1, len(features.f0_hz) * HOP_SAMPLES), generator=generator)
         device = next(self.parameters()).device
         was_training = self.training
         self.eval()
         with torch.inference_mode():
-            wav = self(batch.to(device), hiss.to(device))[0]
+            wav = self.speak(batch.to(device), hiss.to(device))[0]
         self.train(was_training)
         return np.asarray(wav.cpu().numpy(), np.float32)
 

@@ -32,6 +32,7 @@ from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile
 from chorister.shared.voice.stream_weights import check_streams
 from chorister.shared.voice.vocoder import OVERLAP_HOPS, Vocoder, overlapped
+from chorister.shared.voice.voicing import keep_voiced
 
 _HALF = HOP_SAMPLES // 2
 
@@ -138,7 +139,8 @@ class StreamNetwork(nn.Module):
         x, decoder = _through(self.speaking, x, state.decoder, time)
         recalled = self.decoder.recall(content, self.sounds_content, self.sounds_log_mel)
         hidden = self.decoder.norm(x)[None]
-        harmonic, noise = self.decoder.envelopes(hidden, spoken_hz, recalled)
+        envelopes = self.decoder.envelopes(hidden, spoken_hz, recalled)
+        harmonic, noise = keep_voiced(*envelopes, spoken_hz)
         pulses, cycles = self._pulses(f0_hz, state.cycles)
         grains = (_grains(state.pulses, pulses), _grains(state.hiss, hiss))
         frames = self.vocoder.grain_frames(harmonic, noise, *grains) * _heard(time)

@@ -15,6 +15,7 @@ from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile
 from chorister.shared.voice.stream import StreamNetwork
 from chorister.shared.voice.stream_weights import load_stream, save_stream
+from chorister.shared.voice.voicing import keep_voiced
 
 FRAMES = 40
 LOOK_AHEAD = 3
@@ -45,7 +46,9 @@ def whole(model: VoiceModel, target: SpeakerProfile, signals: dict[str, Tensor])
     content = model.encoder(signals["log_mel"], mean, std)
     recalled = model.decoder.recall(content, *rows[3:])
     condition = model.decoder.condition(*rows[:3])
-    envelopes = model.decoder(content, signals["f0_hz"], condition, recalled)
+    envelopes = keep_voiced(
+        *model.decoder(content, signals["f0_hz"], condition, recalled), signals["f0_hz"]
+    )
     return model.vocoder(*envelopes, signals["f0_hz"], signals["hiss"])[0]
 
 

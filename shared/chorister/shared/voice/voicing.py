@@ -1,0 +1,63 @@
+"""What keeps converted speech voiced where its source is.
+
+Two things take the voice out of frames that should have one. Where voicing is weak a decoder puts
+noise in its place: `keep_voiced` bounds the share of the noise. And a period that is compared with
+the next one needs two of them, so that a deep voice is heard later than a high one that begins at
+the same time: `early_onsets` lets it begin a frame earlier.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chorister.shared.types import FloatArray
+from chorister.shared.voice.vocoder import LOUDEST_LOG, QUIETEST_LOG, band_to_bin
+
+# Share of a voiced frame's power that may be noise (-12 dB).
+LARGEST_NOISE_SHARE = 0.06
+# A voice whose period is longer than 120 samples begins a frame earlier.
+EARLY_BELOW_HZ = 133.0
+
+
+def keep_voiced(harmonic: Tensor, noise: Tensor, f0_hz: Tensor) -> tuple[Tensor, Tensor]:
+    """Moves power from the noise to the harmonics in voiced frames that are mostly noise.
+
+    All bands of the noise go down alike, until it has at most `LARGEST_NOISE_SHARE` of the frame's
+    power; what a band loses its harmonics get, so that each band's sum is kept.
+
+    Args:
+        harmonic: shape (B, F, 80), log magnitude of the pulses' filter.
+        noise: shape (B, F, 80), log magnitude of the noise's filter.
+        f0_hz: shape (B, F), 0 where unvoiced.
+
+    Returns:
+        both envelopes, shape (B, F, 80) each; unvoiced frames and those with little noise are
+        the same to the last bit.
+    """
+    bins = torch.from_numpy(band_to_bin().sum(axis=1)).to(noise.device)
+    voice = torch.exp(2.0 * harmonic.clamp(QUIETEST_LOG, LOUDEST_LOG))
+    breath = torch.exp(2.0 * noise.clamp(QUIETEST_LOG, LOUDEST_LOG))
+    loud, hiss = (voice * bins).sum(2, keepdim=True), (breath * bins).sum(2, keepdim=True)
+    excess = hiss / ((loud + hiss) * LARGEST_NOISE_SHARE)
+    noisy = (f0_hz.unsqueeze(2) > 0) & (excess > 1.0)
+    moved = breath * (1.0 - 1.0 / excess.clamp(min=1.0))
+    return (
+        torch.where(noisy, 0.5 * torch.log(voice + moved), harmonic),
+        torch.where(noisy, noise - 0.5 * torch.log(excess), noise),
+    )
+
+
+def early_onsets(f0_hz: FloatArray) -> FloatArray:
+    """Lets a deep voice begin a frame earlier.
+
+    Args:
+        f0_hz: shape (F,), the pitch to speak with, 0 where unvoiced.
+
+    Returns:
+        shape (F,): an unvoiced frame before a voiced one below 133 Hz gets that one's pitch.
+    """
+    following = np.append(f0_hz[1:], np.zeros(1, f0_hz.dtype))
+    early = (f0_hz == 0) & (following > 0) & (following < EARLY_BELOW_HZ)
+    return np.where(early, following, f0_hz)
