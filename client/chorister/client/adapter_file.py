@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from chorister.shared.adapter_digest import adapter_digest
 from chorister.shared.errors import BadWeights
 from chorister.shared.types import Adapter
-from chorister.shared.voice.adapter_spec import DIRECTIONS, SharedAdapterSpec
+from chorister.shared.voice.adapter_spec import shared_layouts
 from chorister.shared.voice.adapters import attach_shared, write_shared
 from chorister.shared.voice.model import VoiceModel
 
@@ -48,7 +48,7 @@ def read_adapter(path: Path) -> Adapter:
 
 
 def attach_adapter(model: VoiceModel, adapter: Adapter) -> None:
-    """Puts a shared adapter into a model, whatever its rank.
+    """Puts a shared adapter into a model, whatever its rank and placement.
 
     Args:
         model: changed in place.
@@ -57,7 +57,7 @@ def attach_adapter(model: VoiceModel, adapter: Adapter) -> None:
     Raises:
         BadWeights: its layout is none that this version knows, or the sizes differ.
     """
-    known = {spec.digest: spec for spec in map(SharedAdapterSpec, range(DIRECTIONS + 1))}
+    known = shared_layouts()
     if adapter.spec not in known:
         raise BadWeights(
             "A shared adapter has a layout that this version knows.",

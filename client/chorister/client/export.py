@@ -45,7 +45,7 @@ from chorister.client.voice_card import VoiceCard, seal_digest
 from chorister.shared.errors import UsageError
 from chorister.shared.files import write_atomically
 from chorister.shared.types import MEL_BANDS
-from chorister.shared.voice.adapters import read_personal
+from chorister.shared.voice.adapters import describe_personal, describe_shared, read_personal
 from chorister.shared.voice.frames import HOP_SAMPLES
 from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile
@@ -165,6 +165,8 @@ def _build(
         consent_sha256=permit.consent_sha256,
         purpose=purpose,
         target=origin.target,
+        shared_adapter=describe_shared(model),
+        personal_adapter=describe_personal(model),
     )
     graph = _voice_graph(model, target).model(card.to_metadata())
     return seal_digest(with_precision(graph, precision).SerializeToString(deterministic=True))

@@ -49,7 +49,8 @@ class PersonaliseSettings(Settings):
     """How a personal adapter is trained.
 
     Attributes:
-        rank: width of its bottlenecks.
+        rank: width of its bottlenecks, 0 for none.
+        placement: in which of the decoder's blocks they are: 'all', 'early', 'late' or 'none'.
         steps: optimiser steps at most.
         batch_size: segments a step.
         learning_rate: of AdamW at the start; it falls to zero along a cosine.
@@ -64,6 +65,7 @@ class PersonaliseSettings(Settings):
     """
 
     rank: Annotated[int, Field(ge=0, le=64)] = 16
+    placement: adapters.PersonalPlacement = "all"
     steps: Annotated[int, Field(ge=1, le=10_000)] = 120
     batch_size: Annotated[int, Field(ge=1, le=64)] = 6
     learning_rate: Positive = 5e-3
@@ -290,7 +292,9 @@ def _train(
     """Steps done, the best adapter that beats zero-shot if there was one, and the last one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        adapters.attach_personal(model, adapters.PersonalAdapterSpec(settings.rank))
+        adapters.attach_personal(
+            model, adapters.PersonalAdapterSpec(settings.rank, settings.placement)
+        )
     parameters = adapters.personal_parameters(model)
     adam = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, settings.steps)

@@ -38,6 +38,7 @@ opens with that vault alone, until the consent ends or you withdraw it
 (`chorister consent withdraw`). A plain file opens everywhere: whoever has a copy can speak with
 your voice, and nobody can call it back."""
 _DEFAULT_STEPS = 120
+_DEFAULT_RANK = 16
 
 
 def main(argv: Sequence[str]) -> int:
@@ -86,6 +87,20 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--base", type=Path, metavar="FILE", help="another base model's weights")
     parser.add_argument(
         "--steps", type=int, default=_DEFAULT_STEPS, metavar="N", help="most training steps"
+    )
+    parser.add_argument(
+        "--rank",
+        type=int,
+        default=_DEFAULT_RANK,
+        metavar="N",
+        help=f"width of the personal adapter's bottlenecks, 0 to 64 (default {_DEFAULT_RANK})",
+    )
+    parser.add_argument(
+        "--placement",
+        choices=("all", "early", "late", "none"),
+        default="all",
+        help="in which of the decoder's blocks they are: all, the first half, the second half, or "
+        "none: an offset of the speaker's condition alone (default all)",
     )
     parser.add_argument("--max-seconds", type=float, metavar="S", help="stop training after this")
     parser.add_argument(
@@ -148,7 +163,13 @@ def _personalise(options: argparse.Namespace) -> int:
             "An existing file is not overwritten.", str(options.out), "Choose another name."
         )
     settings = PersonaliseSettings.parse(
-        {"steps": options.steps, "max_s": options.max_seconds, "seed": options.seed},
+        {
+            "rank": options.rank,
+            "placement": options.placement,
+            "steps": options.steps,
+            "max_s": options.max_seconds,
+            "seed": options.seed,
+        },
         "the command line",
     )
     privacy = None

@@ -37,6 +37,7 @@ from chorister.shared.errors import UsageError
 from chorister.shared.files import write_atomically
 from chorister.shared.types import MEL_BANDS
 from chorister.shared.voice import f0
+from chorister.shared.voice.adapters import describe_personal, describe_shared
 from chorister.shared.voice.frames import HOP_SAMPLES
 from chorister.shared.voice.latency import F0_REACH_SAMPLES, MEL_REACH_SAMPLES, Latency
 from chorister.shared.voice.model import VoiceModel
@@ -124,6 +125,8 @@ def _build(
         consent_sha256=permit.consent_sha256,
         purpose=purpose,
         target=origin.target,
+        shared_adapter=describe_shared(model),
+        personal_adapter=describe_personal(model),
     )
     network = _Step(model, target)
     graph = _step_graph(network, target)

@@ -16,6 +16,7 @@ LIVE_FORMAT = "chorister-live-voice"
 LOOK_AHEAD_KEY = "look_ahead_frames"
 FORMAT_VERSION = 2
 UNSET_SHA256 = "0" * 64
+_LAYOUTS = ("shared_adapter", "personal_adapter")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _RULE = (
     "A voice is a file that `chorister` exported, unchanged, in a format that this version reads."
@@ -39,6 +40,8 @@ class VoiceCard:
         purpose: what it allowed, 'conversion' or 'plain_export'.
         target: pseudonym of the speaker whose voice it is.
         precision: in which its weights are stored, 'fp32', 'fp16' or 'int8'.
+        shared_adapter: rank, placement and size of the shared adapter, '' for none.
+        personal_adapter: the same of the personal adapter.
     """
 
     base_sha256: str
@@ -48,6 +51,8 @@ class VoiceCard:
     purpose: str
     target: str
     precision: str = "fp32"
+    shared_adapter: str = ""
+    personal_adapter: str = ""
 
     def to_metadata(self, kind: str = FORMAT) -> dict[str, str]:
         """The card as the strings of an ONNX file, with a place for the file's digest.
@@ -95,7 +100,9 @@ def read_card(metadata: Mapping[str, str], data: bytes, name: str, kind: str = F
         if version < FORMAT_VERSION:
             raise BadWeights(_RULE, f"{name} of older format {version}", "Export it again.")
         rate_hz = int(metadata["sample_rate_hz"])
-        card = VoiceCard(**{field.name: metadata[field.name] for field in fields(VoiceCard)})
+        # Files from before do not say how their adapters are laid out.
+        told = dict.fromkeys(_LAYOUTS, "") | dict(metadata)
+        card = VoiceCard(**{field.name: told[field.name] for field in fields(VoiceCard)})
         digest = metadata["sha256"]
     except (KeyError, ValueError) as error:
         found = f"{name} with damaged metadata ({error})"

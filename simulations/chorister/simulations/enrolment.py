@@ -114,7 +114,7 @@ def authority_key(scenario: Scenario) -> SigningKey:
 
 def spec_of(scenario: Scenario) -> SharedAdapterSpec:
     """Return the layout of a scenario's shared adapter."""
-    return SharedAdapterSpec(rank=scenario.adapter.rank)
+    return SharedAdapterSpec(scenario.adapter.rank, scenario.adapter.placement)
 
 
 def first_adapter(scenario: Scenario) -> Adapter:

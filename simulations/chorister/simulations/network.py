@@ -134,7 +134,7 @@ def _device(world: World, speaker: Speaker, randomness: SimulatedRandomness) -> 
         rounds=RoundStore(made(folder / "rounds"), randomness.fork("round key").bytes(32)),
         spec=spec_of(scenario),
         load_material=partial(load_material, speaker, vault),
-        load_model=partial(shared_model, spec_of(scenario).rank),
+        load_model=partial(shared_model, spec_of(scenario)),
         now_s=system_clock,
     )
 
@@ -216,10 +216,10 @@ def rewind(folder: RunFolder, finished: int, adapter_sha256: str | None) -> None
 
 
 @lru_cache(maxsize=1)
-def shared_model(rank: int) -> VoiceModel:
+def shared_model(spec: SharedAdapterSpec) -> VoiceModel:
     """Return this process's one copy of the base with a shared adapter attached."""
     model = load_base()
-    adapters.attach_shared(model, SharedAdapterSpec(rank=rank))
+    adapters.attach_shared(model, spec)
     return model
 
 

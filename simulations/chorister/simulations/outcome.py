@@ -61,7 +61,7 @@ def measure_versions(world: World, title: str) -> Measured:
     """Measure every version that the rounds made, on all speakers' held-out recordings."""
     registry = Registry(world.folder.adapters)
     versions = tuple(registry.get(v.sha256) for v in registry.versions())
-    model = network.shared_model(enrolment.spec_of(world.scenario).rank)
+    model = network.shared_model(enrolment.spec_of(world.scenario))
 
     def measure(device: speaker_device.OpenSpeaker) -> list[float]:
         return _losses(model, versions, device)
@@ -76,7 +76,7 @@ def measure_alone(world: World, title: str) -> dict[str, Any]:
     federation does in all rounds.
     """
     spec = enrolment.spec_of(world.scenario)
-    model, first = network.shared_model(spec.rank), enrolment.first_adapter(world.scenario)
+    model, first = network.shared_model(spec), enrolment.first_adapter(world.scenario)
 
     def measure(device: speaker_device.OpenSpeaker) -> list[float]:
         return _losses(model, (first, _train_alone(world, device)), device)
@@ -115,7 +115,7 @@ def _train_alone(world: World, device: speaker_device.OpenSpeaker) -> Adapter:
     material = recordings.load_material(device.speaker, device.vault)
     for number in range(1, federation.rounds + 1):
         delta = train_shared_adapter(
-            network.shared_model(spec.rank), spec, adapter, material, federation.training, None,
+            network.shared_model(spec), spec, adapter, material, federation.training, None,
             device.permit("training"), device.now_s,
             device.randomness.fork(f"alone {number}"),
         )  # fmt: skip

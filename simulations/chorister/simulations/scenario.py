@@ -30,13 +30,27 @@ class Dropout(Settings):
 
 
 class AdapterLayout(Settings):
-    """How large the shared adapter is: d = 160 (1 + rank).
+    """The shared adapter: d = 160 (1 + rank), or half of that where it shifts one envelope.
 
     Attributes:
         rank: principal directions of the decoder that the envelope shift follows.
+        placement: which envelopes it shifts.
     """
 
     rank: Annotated[int, Field(ge=0, le=8)] = 1
+    placement: Literal["both", "harmonic", "noise"] = "both"
+
+
+class PersonalLayout(Settings):
+    """The personal adapters of the voices at the end.
+
+    Attributes:
+        rank: width of their bottlenecks.
+        placement: in which of the decoder's blocks they are.
+    """
+
+    rank: Annotated[int, Field(ge=0, le=64)] = 16
+    placement: Literal["all", "early", "late", "none"] = "all"
 
 
 class RayResources(Settings):
@@ -79,6 +93,7 @@ class Scenario(Settings):
     baselines: tuple[Literal["plain_fedavg", "local_only"], ...] = ()
     federation: Federation = Federation()
     adapter: AdapterLayout = AdapterLayout()
+    personal_adapter: PersonalLayout = PersonalLayout()
     dropout: Dropout = Dropout()
     ray: RayResources = RayResources()
 

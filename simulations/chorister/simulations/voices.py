@@ -87,7 +87,7 @@ class _Target:
         self._device = speaker_device.open_speaker(world, speaker)
         self._profile, self._gain = recordings.load_profile(speaker, self._device.vault)
         spec = enrolment.spec_of(world.scenario)
-        self._zero_shot: VoiceModel = copy.deepcopy(network.shared_model(spec.rank))
+        self._zero_shot: VoiceModel = copy.deepcopy(network.shared_model(spec))
         adapters.write_shared(self._zero_shot, final.values)
         self._personal: VoiceModel = copy.deepcopy(self._zero_shot)
 
@@ -97,6 +97,7 @@ class _Target:
         training = recordings.load_segments(self._speaker, vault, "training").recordings
         held_out = recordings.load_segments(self._speaker, vault, "held_out").recordings
         other = _other_speaker(self._world, self._speaker)
+        layout = self._world.scenario.personal_adapter
         return personalise(
             self._personal,
             training[:TRAINING_SEGMENTS],
@@ -106,7 +107,12 @@ class _Target:
             load_speaker_encoder(),
             self._device.permit("training"),
             now_s=self._device.now_s,
-            settings=PersonaliseSettings(steps=steps, seed=self._world.scenario.seed),
+            settings=PersonaliseSettings(
+                rank=layout.rank,
+                placement=layout.placement,
+                steps=steps,
+                seed=self._world.scenario.seed,
+            ),
             privacy=self._privacy(),
             on_step=on_step,
         )

@@ -38,11 +38,15 @@ class AnyVoice:
         return np.full(256, 1 / 16, np.float32)
 
 
-def adapted(model: VoiceModel) -> VoiceModel:
+def adapted(
+    model: VoiceModel,
+    shared: adapters.SharedPlacement = "both",
+    personal: adapters.PersonalPlacement = "all",
+) -> VoiceModel:
     """The model with both adapters attached, and values in them that matter."""
     torch.manual_seed(5)
-    adapters.attach_shared(model, adapters.SharedAdapterSpec(2))
-    adapters.attach_personal(model, adapters.PersonalAdapterSpec(4))
+    adapters.attach_shared(model, adapters.SharedAdapterSpec(2, shared))
+    adapters.attach_personal(model, adapters.PersonalAdapterSpec(4, personal))
     with torch.no_grad():
         model.decoder.directions.normal_()
         for p in adapters.shared_parameters(model) + adapters.personal_parameters(model):
@@ -112,6 +116,28 @@ def test_it_speaks_as_the_model_does_with_both_adapters(
     wanted = by_torch(model, samples, target)
     assert snr_db(wanted, voice.run(samples).samples) > 50
     assert snr_db(wanted, by_torch(small_model, samples, target)) < 20, "the adapters do nothing"
+
+
+@pytest.mark.parametrize("personal", ["all", "early", "late", "none"])
+@pytest.mark.parametrize("shared", ["harmonic", "noise"])
+def test_adapters_speak_wherever_they_are_placed(
+    make_model: Callable[[], VoiceModel],
+    target: SpeakerProfile,
+    permits: Permits,
+    speech: Speech,
+    personal: adapters.PersonalPlacement,
+    shared: adapters.SharedPlacement,
+) -> None:
+    model = adapted(make_model(), shared, personal)
+    origin = Origin("a" * 64, "b" * 64, "somebody")
+    voice = Voice(build_voice(model, target, permits("conversion"), origin, now_s=NOW_S), "v")
+    samples = speech(2.0, 1)
+    assert snr_db(by_torch(model, samples, target), voice.run(samples).samples) > 50
+    assert f"placement {shared}" in voice.card.shared_adapter
+    size = adapters.PersonalAdapterSpec(4, personal).size(
+        model.settings.decoder_width, model.settings.decoder_blocks
+    )
+    assert voice.card.personal_adapter.endswith(f"{size} values")
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data")

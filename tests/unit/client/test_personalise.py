@@ -106,6 +106,23 @@ def run(
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("placement", ["all", "early", "late", "none"])
+def test_it_trains_what_was_placed_and_nothing_else(
+    make_model, material, target, probe, permits: Permits, placement: str
+) -> None:
+    model = make_model()
+    frozen = {name: value.clone() for name, value in model.state_dict().items()}
+    settings = QUICK.model_copy(update={"placement": placement})
+    result = run(model, material, target, probe, permits("training"), (0.5, 0.9), settings)
+    assert result.kept
+    spec = adapters.PersonalAdapterSpec(QUICK.rank, placement)
+    blocks = {name.split(".")[0] for name in result.adapter} - {"offset"}
+    assert blocks == {str(i) for i in spec.blocks(model.settings.decoder_blocks)}
+    assert all(value.abs().sum() > 0 for value in result.adapter.values())
+    after = model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in frozen.items())
+
+
 def test_it_needs_a_permit_for_training(
     small_model: VoiceModel, material, target, probe, permits: Permits
 ) -> None:

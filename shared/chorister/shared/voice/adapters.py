@@ -5,7 +5,8 @@ Both add nothing until trained, and both live in layers whose per-example gradie
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -13,10 +14,17 @@ from torch import Tensor, nn
 
 from chorister.shared.errors import BadSettings, BadWeights
 from chorister.shared.types import FloatArray
-from chorister.shared.voice.adapter_spec import ENVELOPES, SharedAdapterSpec, layout_digest
+from chorister.shared.voice.adapter_spec import (
+    SharedAdapterSpec,
+    check_placement,
+    layout_digest,
+)
 from chorister.shared.voice.blocks import Block, Bottleneck
 from chorister.shared.voice.decoder import CONDITION_SIZE, OutputShift
 from chorister.shared.voice.model import VoiceModel
+
+# Which of the decoder's blocks have a bottleneck; 'none' leaves the offset alone.
+PersonalPlacement = Literal["all", "early", "late", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +32,39 @@ class PersonalAdapterSpec:
     """Layout of the personal adapter: an offset to the speaker's condition, and bottlenecks.
 
     Attributes:
-        rank: width of the bottleneck in every decoder block; 0 for the offset alone.
+        rank: width of the bottlenecks; 0 for the offset alone.
+        placement: in which blocks of the decoder they are: 'all', the 'early' or the 'late' half
+            (the one in the middle is a late one), or 'none' for the offset alone.
     """
 
     rank: int = 16
+    placement: PersonalPlacement = "all"
 
     def __post_init__(self) -> None:
         if self.rank < 0:
             raise BadSettings(
                 "A personal adapter's rank is at least 0.", str(self.rank), "Choose such a rank."
             )
+        check_placement("personal", self.placement, get_args(PersonalPlacement))
+
+    def blocks(self, count: int) -> range:
+        """Indices of the blocks that have a bottleneck, of a decoder with `count` of them."""
+        half = count // 2
+        chosen = {"all": range(count), "early": range(half), "late": range(half, count)}
+        return chosen.get(self.placement, range(0)) if self.rank else range(0)
+
+    def size(self, width: int, count: int) -> int:
+        """The number of values, for a decoder of so many channels and blocks."""
+        bottleneck = 2 * width * self.rank + self.rank + width
+        return CONDITION_SIZE + len(self.blocks(count)) * bottleneck
 
     @property
     def digest(self) -> str:
         """Names the layout: 64 hexadecimal digits."""
-        return layout_digest("personal-bottleneck-1", asdict(self))
+        values: dict[str, int | str] = {"rank": self.rank}
+        if self.placement != "all":
+            values["placement"] = self.placement
+        return layout_digest("personal-bottleneck-1", values)
 
 
 def attach_shared(model: VoiceModel, spec: SharedAdapterSpec) -> None:
@@ -48,14 +74,15 @@ def attach_shared(model: VoiceModel, spec: SharedAdapterSpec) -> None:
         model: changed in place; only the adapter's values require gradients by this.
         spec: its layout.
     """
-    model.decoder.shared = OutputShift(spec.rank).to(_device(model))
+    model.decoder.shared = OutputShift(spec.rank, spec.placement).to(_device(model))
 
 
 def read_shared(model: VoiceModel) -> FloatArray:
     """The shared adapter's values.
 
     Returns:
-        shape (d,), float32: direction by direction, the constant first, 160 values each.
+        shape (d,), float32: direction by direction, the constant first, 160 values each (80 where
+        it shifts one envelope).
 
     Raises:
         BadWeights: none is attached.
@@ -81,7 +108,7 @@ def write_shared(model: VoiceModel, values: FloatArray) -> None:
             f"shape {values.shape}, finite: {bool(np.isfinite(values).all())}",
             "Use an adapter made for the same layout.",
         )
-    rows = np.ascontiguousarray(values.reshape(-1, ENVELOPES).T, np.float32)
+    rows = np.ascontiguousarray(values.reshape(-1, len(weight)).T, np.float32)
     with torch.no_grad():
         weight.copy_(torch.from_numpy(rows))
 
@@ -102,9 +129,11 @@ def attach_personal(model: VoiceModel, spec: PersonalAdapterSpec) -> None:
     offset = nn.Linear(1, CONDITION_SIZE, bias=False)
     nn.init.zeros_(offset.weight)
     model.decoder.condition.offset = offset.to(device)
-    for block in _blocks(model):
+    blocks = _blocks(model)
+    chosen = spec.blocks(len(blocks))
+    for index, block in enumerate(blocks):
         block.adapter = None
-        if spec.rank:
+        if index in chosen:
             block.adapter = Bottleneck(model.settings.decoder_width, spec.rank).to(device)
 
 
@@ -161,6 +190,25 @@ def write_personal(model: VoiceModel, values: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(values[name])
+
+
+def describe_shared(model: VoiceModel) -> str:
+    """The attached shared adapter's layout in words, '' where none is."""
+    shift = model.decoder.shared
+    if shift is None:
+        return ""
+    return f"rank {shift.rank}, placement {shift.placement}, {shift.shift.weight.numel()} values"
+
+
+def describe_personal(model: VoiceModel) -> str:
+    """The attached personal adapter's layout in words, '' where none is."""
+    if model.decoder.condition.offset is None:
+        return ""
+    adapters = {i: block.adapter for i, block in enumerate(_blocks(model)) if block.adapter}
+    ranks = {adapter.down.out_features for adapter in adapters.values()}
+    where = f"blocks {', '.join(map(str, adapters))}" if adapters else "no block"
+    count = sum(parameter.numel() for parameter in personal_parameters(model))
+    return f"rank {max(ranks, default=0)}, {where}, {count} values"
 
 
 def _named_personal(model: VoiceModel) -> list[tuple[str, nn.Parameter]]:

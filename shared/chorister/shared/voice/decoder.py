@@ -78,20 +78,27 @@ class OutputShift(nn.Module):
 
     Args:
         rank: how many directions to follow, 0 to 8.
+        placement: which envelopes it shifts: 'both', 'harmonic' or 'noise'.
     """
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, placement: str = "both") -> None:
         super().__init__()
         self.rank = rank
+        self.placement = placement
+        width = MEL_BANDS * (2 if placement == "both" else 1)
         # A column of ones stands for the bias, so that rank 0 is a layer as well.
-        self.shift = nn.Linear(1 + rank, 2 * MEL_BANDS, bias=False)
+        self.shift = nn.Linear(1 + rank, width, bias=False)
         nn.init.zeros_(self.shift.weight)
 
     def forward(self, directions: Tensor) -> Tensor:
         """What to add to both envelopes: (B, F, 8) to (B, F, 160)."""
         ones = torch.ones_like(directions[:, :, :1])
         y: Tensor = self.shift(torch.cat([ones, directions[:, :, : self.rank]], dim=2))
-        return y
+        if self.placement == "both":
+            return y
+        still = torch.zeros_like(y)
+        pair = (y, still) if self.placement == "harmonic" else (still, y)
+        return torch.cat(pair, dim=2)
 
 
 class Decoder(nn.Module):

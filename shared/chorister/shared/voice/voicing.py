@@ -8,15 +8,21 @@ the same time: `early_onsets` lets it begin a frame earlier.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from chorister.shared.types import FloatArray
+from chorister.shared.voice.features import mel_edges_hz
 from chorister.shared.voice.vocoder import LOUDEST_LOG, QUIETEST_LOG, band_to_bin
 
-# Share of a voiced frame's power that may be noise (-12 dB).
+# Share of a voiced frame's power that may be noise (-12 dB), and how far its low bands go down.
 LARGEST_NOISE_SHARE = 0.06
+# Pitch is heard below here; hissing above stays: it is what tells a voiced s from a hum.
+_LOW_HZ = 1000.0
+_LOW_WIDTH_HZ = 200.0
 # A voice whose period is longer than 120 samples begins a frame earlier.
 EARLY_BELOW_HZ = 133.0
 
@@ -24,8 +30,9 @@ EARLY_BELOW_HZ = 133.0
 def keep_voiced(harmonic: Tensor, noise: Tensor, f0_hz: Tensor) -> tuple[Tensor, Tensor]:
     """Moves power from the noise to the harmonics in voiced frames that are mostly noise.
 
-    All bands of the noise go down alike, until it has at most `LARGEST_NOISE_SHARE` of the frame's
-    power; what a band loses its harmonics get, so that each band's sum is kept.
+    Where noise has more than `LARGEST_NOISE_SHARE` of a voiced frame's power, its bands below 1 kHz
+    go down alike until it has not, at most to that share of themselves. What a band loses its
+    harmonics get, so that each band's power is kept.
 
     Args:
         harmonic: shape (B, F, 80), log magnitude of the pulses' filter.
@@ -36,17 +43,27 @@ def keep_voiced(harmonic: Tensor, noise: Tensor, f0_hz: Tensor) -> tuple[Tensor,
         both envelopes, shape (B, F, 80) each; unvoiced frames and those with little noise are
         the same to the last bit.
     """
-    bins = torch.from_numpy(band_to_bin().sum(axis=1)).to(noise.device)
+    bins, low = (torch.from_numpy(row).to(noise.device) for row in _bands())
     voice = torch.exp(2.0 * harmonic.clamp(QUIETEST_LOG, LOUDEST_LOG))
     breath = torch.exp(2.0 * noise.clamp(QUIETEST_LOG, LOUDEST_LOG))
-    loud, hiss = (voice * bins).sum(2, keepdim=True), (breath * bins).sum(2, keepdim=True)
-    excess = hiss / ((loud + hiss) * LARGEST_NOISE_SHARE)
-    noisy = (f0_hz.unsqueeze(2) > 0) & (excess > 1.0)
-    moved = breath * (1.0 - 1.0 / excess.clamp(min=1.0))
+    deep = (breath * bins * low).sum(2, keepdim=True)
+    hiss = (breath * bins).sum(2, keepdim=True)
+    allowed = LARGEST_NOISE_SHARE * ((voice + breath) * bins).sum(2, keepdim=True)
+    left = ((allowed - (hiss - deep)) / deep).clamp(LARGEST_NOISE_SHARE, 1.0)
+    kept = 1.0 - low * (1.0 - left)
+    noisy = (f0_hz.unsqueeze(2) > 0) & (hiss > allowed)
     return (
-        torch.where(noisy, 0.5 * torch.log(voice + moved), harmonic),
-        torch.where(noisy, noise - 0.5 * torch.log(excess), noise),
+        torch.where(noisy, 0.5 * torch.log(voice + breath * (1.0 - kept)), harmonic),
+        torch.where(noisy, noise + 0.5 * torch.log(kept), noise),
     )
+
+
+@cache
+def _bands() -> tuple[FloatArray, FloatArray]:
+    """For each mel band how many bins it stands for, and 1 below 1 kHz to 0 above: (80,) each."""
+    centres_hz = mel_edges_hz()[1:-1]
+    low = 1.0 / (1.0 + np.exp((centres_hz - _LOW_HZ) / _LOW_WIDTH_HZ))
+    return band_to_bin().sum(axis=1), low.astype(np.float32)
 
 
 def early_onsets(f0_hz: FloatArray) -> FloatArray:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from opacus.grad_sample import GradSampleModule
 
 from chorister.shared.errors import BadSettings, BadWeights
+from chorister.shared.voice.adapter_spec import SharedPlacement, shared_layouts
 from chorister.shared.voice.adapters import (
     PersonalAdapterSpec,
+    PersonalPlacement,
     SharedAdapterSpec,
     attach_personal,
     attach_shared,
+    describe_personal,
+    describe_shared,
     detach_personal,
     detach_shared,
     personal_parameters,
@@ -131,10 +137,79 @@ def test_a_shared_rank_out_of_range_is_refused(rank: int) -> None:
         SharedAdapterSpec(rank)
 
 
+@pytest.mark.parametrize("placement", ["harmonic", "noise"])
+def test_a_shared_adapter_can_shift_one_envelope(placement: SharedPlacement) -> None:
+    model, batch = small_model(), batch_of(2)
+    before = model.envelopes(batch)
+    spec = SharedAdapterSpec(1, placement)
+    assert spec.size == 160
+    attach_shared(model, spec)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.envelopes(batch), strict=True))
+    values = np.random.default_rng(1).normal(size=spec.size).astype(np.float32)
+    write_shared(model, values)
+    assert np.array_equal(read_shared(model), values)
+    changed = [not torch.equal(a, b) for a, b in zip(before, model.envelopes(batch), strict=True)]
+    assert changed == [placement == "harmonic", placement == "noise"]
+    assert describe_shared(model) == f"rank 1, placement {placement}, 160 values"
+    attach_shared(model, SharedAdapterSpec(1))
+    with pytest.raises(BadWeights):
+        write_shared(model, values)
+
+
+@pytest.mark.parametrize(
+    ("placement", "blocks"), [("all", [0, 1]), ("early", [0]), ("late", [1]), ("none", [])]
+)
+def test_a_personal_adapter_is_where_it_was_placed(
+    placement: PersonalPlacement, blocks: list[int]
+) -> None:
+    model = small_model()
+    spec = PersonalAdapterSpec(3, placement)
+    attach_personal(model, spec)
+    found = [i for i, block in enumerate(model.decoder.blocks) if block.adapter is not None]
+    assert found == blocks
+    count = sum(value.numel() for value in read_personal(model).values())
+    assert count == spec.size(SMALL.decoder_width, SMALL.decoder_blocks)
+    assert f"{count} values" in describe_personal(model)
+
+
+def test_a_middle_block_is_a_late_one() -> None:
+    early, late = PersonalAdapterSpec(2, "early"), PersonalAdapterSpec(2, "late")
+    assert [*early.blocks(5), *late.blocks(5)] == [0, 1, 2, 3, 4]
+    assert len(late.blocks(5)) == 3
+    assert list(PersonalAdapterSpec(0, "all").blocks(5)) == []
+
+
+def test_an_adapter_of_another_placement_is_refused_and_changes_nothing() -> None:
+    model, other = small_model(), small_model()
+    attach_personal(model, PersonalAdapterSpec(2, "late"))
+    attach_personal(other, PersonalAdapterSpec(2, "early"))
+    before = read_personal(model)
+    with pytest.raises(BadWeights):
+        write_personal(model, read_personal(other))
+    assert all(torch.equal(before[name], value) for name, value in read_personal(model).items())
+
+
+@pytest.mark.parametrize("spec", [SharedAdapterSpec, PersonalAdapterSpec])
+def test_an_unknown_placement_is_refused(spec: Callable[..., object]) -> None:
+    with pytest.raises(BadSettings, match="'middle'"):
+        spec(2, "middle")
+
+
+def test_every_layout_of_a_shared_adapter_has_a_name_of_its_own() -> None:
+    layouts = shared_layouts()
+    assert len(layouts) == 9 * 3
+    assert layouts[SharedAdapterSpec(8, "noise").digest] == SharedAdapterSpec(8, "noise")
+    # What was trained before placements were a setting still has its name.
+    assert SharedAdapterSpec(2).digest == (
+        "def037d7f2b6734d10bc0728d9e917f8f6e683029791a068d09218255dd1cf6b"
+    )
+
+
 def test_layouts_differ_by_digest() -> None:
     digests = {SharedAdapterSpec(1).digest, SharedAdapterSpec(2).digest}
     digests |= {PersonalAdapterSpec(1).digest, PersonalAdapterSpec(2).digest}
-    assert len(digests) == 4
+    digests |= {PersonalAdapterSpec(2, "late").digest, SharedAdapterSpec(2, "noise").digest}
+    assert len(digests) == 6
     assert SharedAdapterSpec(2).digest == SharedAdapterSpec(2).digest
 
 
@@ -155,18 +230,18 @@ def test_personal_values_survive_a_round_trip() -> None:
         write_personal(model, {"offset.weight": kept["offset.weight"]})
 
 
-@pytest.mark.parametrize("kind", ["shared", "personal"])
+@pytest.mark.parametrize("kind", ["shared", "personal", "shared, noise", "personal, late"])
 def test_per_example_gradients_equal_a_loop(kind: str) -> None:
     """What DP-SGD clips: the gradient of each example alone, with the base frozen."""
     size = 3
     batch, hiss = batch_of(size), hiss_of(size)
     wav = 0.1 * torch.randn((size, FRAMES * 160), generator=torch.Generator().manual_seed(9))
     model = small_model()
-    if kind == "shared":
-        attach_shared(model, SharedAdapterSpec())
+    if kind.startswith("shared"):
+        attach_shared(model, SharedAdapterSpec(2, "noise" if "noise" in kind else "both"))
         trained = shared_parameters(model)
     else:
-        attach_personal(model, PersonalAdapterSpec(rank=2))
+        attach_personal(model, PersonalAdapterSpec(2, "late" if "late" in kind else "all"))
         trained = personal_parameters(model)
     with torch.no_grad():
         for parameter in trained:
