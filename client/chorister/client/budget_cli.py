@@ -69,14 +69,47 @@ class Row:
     label: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A budget, as its journal tells it.
+
+    Attributes:
+        owner: the device's pseudonym, or the server.
+        facts: of the journal.
+        rows: one an account.
+        problems: what contradicts it in the ledgers, in words.
+    """
+
+    owner: str
+    facts: JournalFacts
+    rows: list[Row]
+    problems: list[str]
+
+
+def look(path: Path, server_ledger: Path | None = None) -> Seen:
+    """Return the budget at a path, checked against the ledger beside it.
+
+    Args:
+        path: a device's folder, or a journal.
+        server_ledger: a copy of the server's ledger, to check it against too.
+
+    Raises:
+        UsageError: there is no journal, or it is something else.
+        BadLedger: it was altered.
+    """
+    journal, ledger = _paths(path)
+    owner, facts = read_journal(journal)
+    problems = _check(owner, facts, ledger, server_ledger)
+    rows = [account_row(account, facts) for account in facts.book.accounts()]
+    return Seen(owner, facts, rows, problems)
+
+
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = _parser().parse_args(argv)
     apply_output_options(options)
-    journal, ledger = _paths(options.path or default_folder())
-    owner, facts = read_journal(journal)
-    problems = _check(owner, facts, ledger, options.server_ledger)
-    rows = [account_row(account, facts) for account in facts.book.accounts()]
+    seen = look(options.path or default_folder(), options.server_ledger)
+    owner, facts, rows, problems = seen.owner, seen.facts, seen.rows, seen.problems
     unfinished, finished = facts.book.outcomes()
     if options.json:
         print_json(

@@ -38,7 +38,7 @@ def show(argv: Sequence[str]) -> int:
     if marker is not None:
         return _show_withdrawn(options, folder, marker)
     mine = home.open_from(options)
-    record = _given(mine)
+    record = given(mine)
     now_s = mine.now_s()
     files = exported(mine)
     state = "valid" if record.given_s <= now_s < record.expires_s else "ended"
@@ -68,11 +68,7 @@ def renew(argv: Sequence[str]) -> int:
         "--days", type=int, default=365, metavar="N", help="how long from now (default 365)"
     )
     options = _parse(parser, argv)
-    mine = home.open_from(options)
-    now_s = mine.now_s()
-    ends_s = now_s + options.days * _DAY_S
-    record = consent.renew(_given(mine), mine.key, given_s=now_s, expires_s=ends_s)
-    return _keep(mine, record, "renewed", options)
+    return _tell(renew_for(home.open_from(options), options.days), "renewed", options)
 
 
 def narrow(argv: Sequence[str]) -> int:
@@ -82,10 +78,8 @@ def narrow(argv: Sequence[str]) -> int:
         "--purpose", required=True, metavar="P,P", help=f"what stays allowed: {', '.join(PURPOSES)}"
     )
     options = _parse(parser, argv)
-    mine = home.open_from(options)
-    purposes = cast("list[Purpose]", [p.strip() for p in options.purpose.split(",") if p.strip()])
-    record = consent.narrow(_given(mine), mine.key, purposes=purposes, now_s=mine.now_s())
-    return _keep(mine, record, "narrowed", options)
+    purposes = [part.strip() for part in options.purpose.split(",") if part.strip()]
+    return _tell(narrow_to(home.open_from(options), purposes), "narrowed", options)
 
 
 def withdraw(argv: Sequence[str]) -> int:
@@ -145,10 +139,42 @@ def _show_withdrawn(options: argparse.Namespace, folder: Path, marker: dict[str,
     return 0
 
 
-def _keep(mine: Home, record: ConsentRecord, action: str, options: argparse.Namespace) -> int:
+def renew_for(mine: Home, days: int) -> Home:
+    """Return the home whose consent ends so many days from now, for the same purposes.
+
+    Raises:
+        ConsentRefused: there is no consent, or it was withdrawn.
+        UsageError: it would end no later than it does.
+        VaultError: the vault was moved.
+    """
+    now_s = mine.now_s()
+    record = consent.renew(given(mine), mine.key, given_s=now_s, expires_s=now_s + days * _DAY_S)
+    return _keep(mine, record, "renewed")
+
+
+def narrow_to(mine: Home, purposes: Sequence[str]) -> Home:
+    """Return the home whose consent is for these purposes alone; its end stays.
+
+    Raises:
+        ConsentRefused: there is no consent, or it was withdrawn.
+        UsageError: not fewer purposes than before, or one that it did not have.
+        VaultError: the vault was moved.
+    """
+    wanted = cast("Sequence[Purpose]", purposes)
+    record = consent.narrow(given(mine), mine.key, purposes=wanted, now_s=mine.now_s())
+    return _keep(mine, record, "narrowed")
+
+
+def _keep(mine: Home, record: ConsentRecord, action: str) -> Home:
     check_in_use(mine.folder)
     carry_over(mine)  # what an interrupted change before this one left
-    carry_over(mine.keep_consent(record, action))
+    kept = mine.keep_consent(record, action)
+    carry_over(kept)
+    return kept
+
+
+def _tell(mine: Home, action: str, options: argparse.Namespace) -> int:
+    record = given(mine)
     if options.json:
         print_json({"consent": record.to_plain(), "sha256": record.sha256, "action": action})
     say(
@@ -158,7 +184,12 @@ def _keep(mine: Home, record: ConsentRecord, action: str, options: argparse.Name
     return 0
 
 
-def _given(mine: Home) -> ConsentRecord:
+def given(mine: Home) -> ConsentRecord:
+    """Return the consent that the speaker gave.
+
+    Raises:
+        ConsentRefused: none.
+    """
     if mine.consent is None:
         raise ConsentRefused(
             "A vault has a consent once its speaker gave one.", "none", "Run `chorister enrol`."

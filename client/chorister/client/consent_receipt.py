@@ -15,7 +15,7 @@ from chorister.client.consent_record import CheckFigure, ConsentRecord
 from chorister.shared.files import write_atomically
 
 FILE = "receipt-consent"
-_PURPOSES = {
+PURPOSE_TEXTS = {
     "training": "train a voice model on this device, and take part in a federation's rounds",
     "conversion": "convert other speech into this voice",
     "speech": "make new speech in this voice",
@@ -49,17 +49,11 @@ def write_receipt(folder: Path, record: ConsentRecord, sentence: str | None) -> 
     return page
 
 
-def to_html(record: ConsentRecord, sentence: str | None) -> str:
-    """Return the page.
-
-    Args:
-        record: the consent.
-        sentence: what was said, the name left out; None where nothing was.
-    """
-    spoken = record.statement
-    facts = [
+def facts(record: ConsentRecord) -> tuple[tuple[str, str], ...]:
+    """Return what a record says, as pairs of a question and its answer for a person."""
+    return (
         ("Who may use it", record.controller),
-        ("What for", "; ".join(_PURPOSES[purpose] for purpose in record.purposes)),
+        ("What for", "; ".join(PURPOSE_TEXTS[purpose] for purpose in record.purposes)),
         ("What it is", "recordings of a voice: biometric data, specially protected"),
         ("Where it is kept", record.storage),
         ("How long it is kept", record.retention),
@@ -68,9 +62,29 @@ def to_html(record: ConsentRecord, sentence: str | None) -> str:
         ("Whose law", record.jurisdiction),
         ("How to withdraw", record.withdrawal),
         ("This device", record.subject),
-    ]
+    )
+
+
+def rights(withdrawal: str) -> tuple[str, ...]:
+    """Return what the speaker can do, in sentences.
+
+    Args:
+        withdrawal: how to withdraw, as the record says it.
+    """
+    return tuple(right.format(withdrawal=withdrawal) for right in _RIGHTS)
+
+
+def to_html(record: ConsentRecord, sentence: str | None) -> str:
+    """Return the page.
+
+    Args:
+        record: the consent.
+        sentence: what was said, the name left out; None where nothing was.
+    """
+    spoken = record.statement
     parts = [
-        "<dl>" + "".join(f"<dt>{_t(name)}</dt><dd>{_t(value)}</dd>" for name, value in facts)
+        "<dl>"
+        + "".join(f"<dt>{_t(name)}</dt><dd>{_t(value)}</dd>" for name, value in facts(record))
         + "</dl>",
         "<h2>What was said</h2>",
     ]  # fmt: skip
@@ -83,8 +97,7 @@ def to_html(record: ConsentRecord, sentence: str | None) -> str:
         parts += ["<h2>What was checked</h2>", _table(spoken.checks)]
     parts += [
         "<h2>Your rights</h2>",
-        "<ul>" + "".join(f"<li>{_t(s.format(withdrawal=record.withdrawal))}</li>" for s in _RIGHTS)
-        + "</ul>",
+        "<ul>" + "".join(f"<li>{_t(right)}</li>" for right in rights(record.withdrawal)) + "</ul>",
         "<h2>Checking this page</h2>",
         f"<p>The signed record is <code>{FILE}.json</code> beside this page: a document after "
         "ISO/IEC TS 27560:2023, signed with this device's Ed25519 key. Its "

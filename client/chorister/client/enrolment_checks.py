@@ -175,8 +175,8 @@ def examine(
     if statement is not None and challenge is not None:
         quality = measure_quality(statement, silero=silero)
         findings += [
-            _enough("speech", STATEMENT, quality.speech_s, policy.least_statement_s),
-            *_of_quality(STATEMENT, quality, policy),
+            enough_speech(STATEMENT, quality.speech_s, policy.least_statement_s),
+            *quality_findings(STATEMENT, quality, policy),
         ]
         if recogniser is not None:
             template = find_template(challenge.locale)
@@ -186,8 +186,8 @@ def examine(
     for recording in recordings:
         quality = measure_quality(recording, silero=silero)
         total_s += quality.speech_s
-        findings += _of_quality(recording.name, quality, policy)
-    findings.append(_enough("speech", EVERYTHING, total_s, policy.least_speech_s))
+        findings += quality_findings(recording.name, quality, policy)
+    findings.append(enough_speech(EVERYTHING, total_s, policy.least_speech_s))
     findings += _of_speakers(statement, recordings, encoder)
     name = recogniser.name if recogniser is not None and heard is not None else ""
     return Examination(tuple(findings), heard is not None, name)
@@ -207,6 +207,42 @@ def digits_match(expected: Sequence[int], heard: Sequence[int]) -> bool:
         return False
     rest = iter(heard)
     return all(digit in rest for digit in expected)
+
+
+def quality_findings(subject: str, quality: Quality, policy: EnrolmentPolicy) -> list[Finding]:
+    """Return the checks that one recording has to pass by its figures alone.
+
+    Args:
+        subject: what to call the recording.
+        quality: its figures.
+        policy: the limits.
+    """
+    return [
+        _finding(
+            subject, "signal to noise", quality.snr_db, policy.least_snr_db, "dB",
+            quality.snr_db >= policy.least_snr_db,
+            "the noise is nearly as loud as the speech",
+            "Record in a quiet room, closer to the microphone",
+        ),
+        _finding(
+            subject, "clipped", quality.clipped, policy.most_clipped, "",
+            quality.clipped <= policy.most_clipped,
+            "the recording is clipped: its loud parts are cut off",
+            "Lower the input level and record it again",
+        ),
+        _finding(
+            subject, "bandwidth", quality.bandwidth_hz, policy.least_bandwidth_hz, "Hz",
+            quality.bandwidth_hz >= policy.least_bandwidth_hz,
+            "nothing above telephone quality (8 kHz sampling) is in it",
+            "Record with a microphone at 16 kHz or more; a headset on Bluetooth may be limited",
+        ),
+        _finding(
+            subject, "speech share", quality.speech_share, policy.least_speech_share, "",
+            quality.speech_share >= policy.least_speech_share,
+            "hardly any of it is speech",
+            "Leave out pauses, music and noise; record speech alone",
+        ),
+    ]  # fmt: skip
 
 
 def _of_words(challenge: Challenge, heard: Heard | None, policy: EnrolmentPolicy) -> list[Finding]:
@@ -248,35 +284,6 @@ def _in_order(expected: Sequence[int], heard: Sequence[int]) -> list[int]:
             break
         found.append(digit)
     return found
-
-
-def _of_quality(subject: str, quality: Quality, policy: EnrolmentPolicy) -> list[Finding]:
-    return [
-        _finding(
-            subject, "signal to noise", quality.snr_db, policy.least_snr_db, "dB",
-            quality.snr_db >= policy.least_snr_db,
-            "the noise is nearly as loud as the speech",
-            "Record in a quiet room, closer to the microphone",
-        ),
-        _finding(
-            subject, "clipped", quality.clipped, policy.most_clipped, "",
-            quality.clipped <= policy.most_clipped,
-            "the recording is clipped: its loud parts are cut off",
-            "Lower the input level and record it again",
-        ),
-        _finding(
-            subject, "bandwidth", quality.bandwidth_hz, policy.least_bandwidth_hz, "Hz",
-            quality.bandwidth_hz >= policy.least_bandwidth_hz,
-            "nothing above telephone quality (8 kHz sampling) is in it",
-            "Record with a microphone at 16 kHz or more; a headset on Bluetooth may be limited",
-        ),
-        _finding(
-            subject, "speech share", quality.speech_share, policy.least_speech_share, "",
-            quality.speech_share >= policy.least_speech_share,
-            "hardly any of it is speech",
-            "Leave out pauses, music and noise; record speech alone",
-        ),
-    ]  # fmt: skip
 
 
 def _of_speakers(
@@ -323,9 +330,16 @@ def _of_speakers(
     return findings
 
 
-def _enough(name: str, subject: str, seconds: float, least: float) -> Finding:
+def enough_speech(subject: str, seconds: float, least: float) -> Finding:
+    """Return the check of how much speech there is, in seconds.
+
+    Args:
+        subject: what to call it.
+        seconds: of speech.
+        least: how much is asked for.
+    """
     return _finding(
-        subject, name, seconds, least, "s", seconds >= least,
+        subject, "speech", seconds, least, "s", seconds >= least,
         "too little speech", "Record more: a minute is good, three are better",
     )  # fmt: skip
 

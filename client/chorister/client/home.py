@@ -101,6 +101,16 @@ class Home:
             self.ledger.append("refusal", purpose=purpose, reason=error.found)
             raise
 
+    def reread(self) -> Home:
+        """Return the home with the consent as it lies in the vault now.
+
+        Another process may have renewed, narrowed or given it since this one was opened.
+
+        Raises:
+            VaultError: it does not open.
+        """
+        return Home(self.vault, self.key, self.ledger, _consent_in(self.vault), self.now_s)
+
     def keep_consent(self, record: ConsentRecord, action: str) -> Home:
         """Store a consent that the speaker gave, note it, and return the home that has it.
 
@@ -298,6 +308,15 @@ def choose_passphrase(path: Path | None, what: str) -> str:
         found = ask(f"New passphrase of the {what}, {LEAST_PASSPHRASE} characters or more: ")
         if ask("Once more: ") != found:
             raise UsageError("Both times the same is typed.", "two passphrases", "Try again.")
+    return check_passphrase(found)
+
+
+def check_passphrase(found: str) -> str:
+    """Return a passphrase that is about to be chosen.
+
+    Raises:
+        UsageError: it is too short.
+    """
     if len(found) < LEAST_PASSPHRASE:
         raise UsageError(
             f"A passphrase has {LEAST_PASSPHRASE} characters or more.",
@@ -371,10 +390,13 @@ def _home(vault: Vault, clock: Callable[[], int], *, check_ledger: bool = True) 
         clock=clock,
         check=check_ledger,
     )
-    record = None
-    if vault.has(CONSENT):
-        record = ConsentRecord.from_plain(codec.decode(vault.get(CONSENT)))
-    return Home(vault, key, ledger, record, clock)
+    return Home(vault, key, ledger, _consent_in(vault), clock)
+
+
+def _consent_in(vault: Vault) -> ConsentRecord | None:
+    if not vault.has(CONSENT):
+        return None
+    return ConsentRecord.from_plain(codec.decode(vault.get(CONSENT)))
 
 
 def _note_withdrawn(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,9 +32,11 @@ from chorister.shared.errors import BadAudio, BadCorpus
 from chorister.shared.types import Adapter, Recording
 from chorister.shared.voice.adapters import read_personal
 from chorister.shared.voice.audio import load_recording
+from chorister.shared.voice.base import BASE_WEIGHTS, load_base
 from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import profile_from
 from chorister.shared.voice.speaker import SpeakerEncoder
+from chorister.shared.voice.stream_weights import STREAM_WEIGHTS, load_stream
 
 LIVE_SUFFIX = "-live"
 CONTROLLER = "the speaker, on this device alone"
@@ -129,6 +132,21 @@ def _enough(material: Material, where: str) -> Material:
             "Record a minute or more, in files of a sentence or two.",
         )
     return material
+
+
+def load_own_model(base: Path | None, *, live: bool = False) -> tuple[VoiceModel, str]:
+    """Returns the model that a voice is made from, and the digest of its weights.
+
+    Args:
+        base: other weights than those shipped; None for those.
+        live: for a live voice.
+
+    Raises:
+        BadWeights: the weights are missing, altered or of another model.
+    """
+    model = load_stream(base) if live else load_base(base)
+    path = base or (STREAM_WEIGHTS if live else BASE_WEIGHTS)
+    return model, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def make_own_voice(

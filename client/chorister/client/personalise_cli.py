@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -146,6 +145,7 @@ def _personalise(options: argparse.Namespace) -> int:
         ask_permits,
         enrolled_material,
         give_own_consent,
+        load_own_model,
         make_own_voice,
         read_own_recordings,
     )
@@ -154,9 +154,7 @@ def _personalise(options: argparse.Namespace) -> int:
     from chorister.shared.privacy.segment_level import segment_figure
     from chorister.shared.randomness import SystemRandomness
     from chorister.shared.settings import SegmentPrivacy
-    from chorister.shared.voice.base import BASE_WEIGHTS, load_base
     from chorister.shared.voice.speaker import load_speaker_encoder
-    from chorister.shared.voice.stream_weights import STREAM_WEIGHTS, load_stream
 
     if options.out.exists():
         raise UsageError(
@@ -186,9 +184,7 @@ def _personalise(options: argparse.Namespace) -> int:
     material = named or enrolled_material(home)
     for error in material.skipped:
         complain(f"skipped: {error}")
-    model = load_stream(options.base) if options.live else load_base(options.base)
-    shipped = STREAM_WEIGHTS if options.live else BASE_WEIGHTS
-    base_sha256 = hashlib.sha256((options.base or shipped).read_bytes()).hexdigest()
+    model, base_sha256 = load_own_model(options.base, live=options.live)
     with progress(f"Personalising from {material.seconds:.0f} s", options.steps) as step:
         made = make_own_voice(
             model,

@@ -31,6 +31,7 @@ class Template:
 
     Attributes:
         locale: e.g. 'en'.
+        language: what its speakers call it.
         sentence: with {speaker}, {controller}, {purposes} and {digits}.
         joined: between two purposes.
         last: before the last purpose.
@@ -41,6 +42,7 @@ class Template:
     """
 
     locale: str
+    language: str
     sentence: str
     joined: str
     last: str
@@ -56,6 +58,7 @@ def templates() -> Mapping[str, Template]:
     return {
         locale: Template(
             locale,
+            plain["language"],
             plain["sentence"],
             plain["joined"],
             plain["last"],
