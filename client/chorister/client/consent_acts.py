@@ -11,10 +11,11 @@ from typing import Any, cast
 from chorister.client import consent, home
 from chorister.client.consent import PURPOSES, ConsentRecord, Purpose
 from chorister.client.home import Home
-from chorister.client.sealed import carry_over, exported
-from chorister.client.vault import WITHDRAWN_FILE, check_in_use, destroy, read_marker
+from chorister.client.remains import read_remains
+from chorister.client.sealed import VOICE_KIND, carry_over, exported, exported_from
+from chorister.client.vault import WITHDRAWN_FILE, Vault, check_in_use, destroy, read_marker
 from chorister.client.vault_key import KEY_FILE
-from chorister.client.withdraw import withdraw as withdraw_voice
+from chorister.client.withdraw import withdraw_vault
 from chorister.shared.console import (
     add_output_options,
     apply_output_options,
@@ -23,6 +24,7 @@ from chorister.shared.console import (
     say,
 )
 from chorister.shared.errors import ConsentRefused
+from chorister.shared.privacy.ledger_file import system_clock
 
 _DAY_S = 86_400
 _RECEIPT = "receipt-withdrawal.json"
@@ -96,11 +98,11 @@ def withdraw(argv: Sequence[str]) -> int:
         destroy(folder)  # what an interrupted withdrawal left
         say(f"Withdrawn before. {folder / _RECEIPT}")
         return 0
-    mine = home.open_from(options, even_if_ended=True, check_ledger=False)
-    if not options.yes and not _is_meant(mine):
+    vault = home.open_vault_from(options)
+    if not options.yes and not _is_meant(vault):
         say("Nothing was done.")
         return 1
-    done = withdraw_voice(mine)
+    done = withdraw_vault(vault)
     if options.json:
         print_json(
             {
@@ -197,10 +199,13 @@ def given(mine: Home) -> ConsentRecord:
     return mine.consent
 
 
-def _is_meant(mine: Home) -> bool:
-    complain(f"this destroys {len(mine.vault.items())} items of {mine.folder}, and deletes:")
-    for made in exported(mine):
+def _is_meant(vault: Vault) -> bool:
+    remains = read_remains(vault, system_clock)
+    complain(f"this destroys {len(remains.items)} items of {vault.folder}, and deletes:")
+    for made in remains.contents(VOICE_KIND, exported_from, "a voice file that will not be found"):
         complain(f"  {made.path}")
+    for what in remains.unread:
+        complain(f"{what}; that keeps nothing alive")
     return home.ask_openly("Type 'withdraw' to go on: ").strip() == "withdraw"
 
 

@@ -68,8 +68,8 @@ class Facts:
     """What a receipt is made of.
 
     Attributes:
-        consent: that ended.
-        withdrawal: signed.
+        consent: that ended; None where it could not be read.
+        withdrawal: signed, unless the device's key could not be read.
         items: kind to how many were destroyed in the vault.
         files: path and what became of it, for each voice file that was written.
         rounds: that the speaker took part in.
@@ -77,11 +77,11 @@ class Facts:
         federations: whose servers are told.
         ledger: the device's signature under its ledger, this withdrawal included; None where the
             ledger could not be read.
-        unread: what could not be read or written of ledgers and journals, in words.
+        unread: what could not be read or written of vault, ledgers and journals, in words.
         moved: whether the vault was exported from this folder or imported into it.
     """
 
-    consent: ConsentRecord
+    consent: ConsentRecord | None
     withdrawal: Withdrawal
     items: Mapping[str, int]
     files: tuple[tuple[str, str], ...]
@@ -93,16 +93,17 @@ class Facts:
     moved: bool = False
 
 
-def write(folder: Path, key: SigningKey, facts: Facts) -> Path:
+def write(folder: Path, key: SigningKey | None, facts: Facts) -> Path:
     """Write a receipt and its readable form, and return the former's path.
 
     Args:
         folder: where to.
-        key: of the device.
+        key: of the device; None where it could not be read, and the receipt is not signed.
         facts: what happened.
     """
-    plain = _plain(facts, key.verify_key())
-    plain["signature"] = key.sign(LABEL, codec.encode(plain)).hex()
+    plain = _plain(facts, None if key is None else key.verify_key())
+    if key is not None:
+        plain["signature"] = key.sign(LABEL, codec.encode(plain)).hex()
     path = folder / f"{FILE}.json"
     text = json.dumps(plain, indent=2, sort_keys=True) + "\n"
     write_atomically(path, text.encode())
@@ -139,8 +140,7 @@ def to_html(plain: Mapping[str, Any]) -> str:
     consent, destroyed = plain["consent"], plain["destroyed"]
     deleted = [f"{count} × {kind}" for kind, count in sorted(destroyed["items"].items())]
     parts = [
-        f"<p>The consent of <b>{_text(plain['device'])}</b> to {_text(consent['controller'])} for "
-        f"{_text(', '.join(consent['purposes']))} ended on <b>{_text(plain['at'])}</b>.</p>",
+        f"<p>{_of_consent(plain)} ended on <b>{_text(plain['at'])}</b>.</p>",
         "<h2>Destroyed on this device</h2>",
         f"<p>{_text(destroyed['keys'])}</p>",
         _list([*deleted, *(f"{f['path']}: {f['outcome']}" for f in destroyed["files"])]),
@@ -153,14 +153,29 @@ def to_html(plain: Mapping[str, Any]) -> str:
         _list(plain["cannot_be_undone"]),
         _list([f"{b['federation']}: {b['sentence']}" for b in plain["bounds"]]),
         "<h2>Checking it</h2>",
-        f"<p>Signed with Ed25519 by device key <code>{_text(plain['device_key'])}</code>; the "
-        f"signed form is {FILE}.json beside this page. Consent "
-        f"<code>{_text(consent['sha256'])}</code>.</p>",
+        f"<p>{_of_signature(plain)} Consent <code>{_text(consent['sha256'])}</code>.</p>",
     ]
     return _PAGE.replace("BODY", "\n".join(part for part in parts if part))
 
 
-def _plain(facts: Facts, device: VerifyKey) -> dict[str, Any]:
+def _of_consent(plain: Mapping[str, Any]) -> str:
+    consent, device = plain["consent"], f"<b>{_text(plain['device'])}</b>"
+    if consent["controller"] is None:
+        return f"The consent of {device}, whose record could not be read,"
+    purposes = _text(", ".join(consent["purposes"]))
+    return f"The consent of {device} to {_text(consent['controller'])} for {purposes}"
+
+
+def _of_signature(plain: Mapping[str, Any]) -> str:
+    if plain["device_key"] is None:
+        return "Not signed: the device's key could not be read, and nothing else can sign for it."
+    return (
+        f"Signed with Ed25519 by device key <code>{_text(plain['device_key'])}</code>; the signed "
+        f"form is {FILE}.json beside this page."
+    )
+
+
+def _plain(facts: Facts, device: VerifyKey | None) -> dict[str, Any]:
     consent, withdrawal = facts.consent, facts.withdrawal
     limits = [_CONVERTED, _BACKUPS, _EXPORTED]
     if facts.moved:
@@ -180,17 +195,17 @@ def _plain(facts: Facts, device: VerifyKey) -> dict[str, Any]:
     told = "a signed notice waits, and is given to its server when that next asks this device"
     return {
         "format": FORMAT,
-        "device": device.name,
-        "device_key": device.raw.hex(),
+        "device": withdrawal.device_id,
+        "device_key": None if device is None else device.raw.hex(),
         "at_s": withdrawal.at_s,
         "at": datetime.fromtimestamp(withdrawal.at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         "withdrawal_signature": withdrawal.signature.hex(),
         "consent": {
-            "sha256": consent.sha256,
-            "controller": consent.controller,
-            "purposes": list(consent.purposes),
-            "given_s": consent.given_s,
-            "expires_s": consent.expires_s,
+            "sha256": withdrawal.consent_sha256,
+            "controller": None if consent is None else consent.controller,
+            "purposes": [] if consent is None else list(consent.purposes),
+            "given_s": None if consent is None else consent.given_s,
+            "expires_s": None if consent is None else consent.expires_s,
         },
         "destroyed": {
             "keys": "The vault's key first, with the keys of the sealed voices inside; then every "

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 MAGIC = b"chorister sealed voice 1\n"
 SUFFIX = ".voice"
 _ITEM = "voice-{}"
-_KIND = "voice"
+VOICE_KIND = "voice"
 _VOICE = re.compile(r"[0-9a-f]{16}")
 _HEAD = {
     "voice": str, "vault": str, "consent": str, "expires_s": int, "target": str, "nonce": bytes,
@@ -168,8 +168,8 @@ def plain_is_written(home: Home, announced: Exported, sha256: str) -> Exported:
 
 def exported(home: Home) -> tuple[Exported, ...]:
     """Return every voice file that was written from this vault."""
-    names = [item.name for item in home.vault.items() if item.kind == _KIND]
-    return tuple(_exported(codec.decode(home.vault.get(name))) for name in names)
+    names = [item.name for item in home.vault.items() if item.kind == VOICE_KIND]
+    return tuple(exported_from(codec.decode(home.vault.get(name))) for name in names)
 
 
 def carry_over(home: Home) -> None:
@@ -254,7 +254,7 @@ def _unsealed(home: Home, path: Path, purpose: Purpose) -> tuple[bytes, Permit]:
         raise _refused(home, purpose, reason)
     permit = home.permit(purpose)
     carry_over(home)  # a renewal may have been interrupted before it came to this voice
-    made = _exported(codec.decode(home.vault.get(item)))
+    made = exported_from(codec.decode(home.vault.get(item)))
     if made.consent_sha256 != permit.consent_sha256:
         raise _refused(home, purpose, "a voice under a consent that another one took the place of")
     if home.now_s() >= made.expires_s:
@@ -355,10 +355,15 @@ def _refused(home: Home, purpose: str, reason: str) -> ConsentRefused:
 
 def _list(home: Home, made: Exported) -> None:
     plain = {name: getattr(made, name) for name in Exported.__dataclass_fields__}
-    home.vault.put(_ITEM.format(made.voice), codec.encode(plain), _KIND)
+    home.vault.put(_ITEM.format(made.voice), codec.encode(plain), VOICE_KIND)
 
 
-def _exported(plain: Any) -> Exported:
+def exported_from(plain: Any) -> Exported:
+    """Return a voice file as the vault lists it, from what was decoded.
+
+    Raises:
+        BadMessage: other fields.
+    """
     kinds = {
         "voice": str, "path": str, "sha256": str, "consent_sha256": str, "expires_s": int,
         "key": bytes,

@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -270,7 +271,7 @@ class Vault:
             for path in sorted(self._items.iterdir()):
                 try:
                     item, _ = self._unframe(path.read_bytes())
-                except (InvalidTag, ValueError, BadMessage):
+                except (InvalidTag, ValueError, BadMessage, IsADirectoryError):
                     continue
                 if item.time_s >= newest.get(item.name, item).time_s:
                     newest[item.name] = item
@@ -302,6 +303,8 @@ class Vault:
             if not missing_is_damage:
                 raise
             sealed = b""
+        except IsADirectoryError:
+            sealed = b""
         try:
             found, data = self._unframe(sealed)
             if found != item:
@@ -328,7 +331,7 @@ class Vault:
         known = self._index.files()
         lost = [path for path in self._items.iterdir() if path.name not in known]
         for path in lost:
-            path.unlink(missing_ok=True)
+            _remove(path)
         if lost:
             sync_folder(self._items)
         return len(lost)
@@ -347,10 +350,10 @@ def destroy(folder: Path) -> None:
     items = folder / ITEMS
     if items.is_dir():
         for path in items.iterdir():
-            path.unlink(missing_ok=True)
+            _remove(path)
         items.rmdir()
     for path in folder.glob(f"{INDEX_FILE}*"):
-        path.unlink(missing_ok=True)
+        _remove(path)
     sync_folder(folder)
 
 
@@ -384,6 +387,14 @@ def read_marker(folder: Path, name: str) -> dict[str, object] | None:
     except ValueError:
         return {}
     return plain if isinstance(plain, dict) else {}
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or the folder that somebody put in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _check_name(name: str) -> None:

@@ -6,8 +6,9 @@
     4 the receipt is signed and written         the device's key is needed for it
     5 the vault's key is destroyed, then its items
 
-Whoever runs it again after a crash finishes it. A ledger or a journal that was altered stops none
-of this: the receipt says that it could not be read. Ledger, budget journals and receipt stay: they
+Whoever runs it again after a crash finishes it. Nothing that was damaged stops any of this, neither
+an item, the index, a ledger nor a journal: the receipt says what could not be read, and is unsigned
+only where the device's own key is among that. Ledger, budget journals and receipt stay: they
 outlive the voice and hold none of it.
 """
 
@@ -18,24 +19,25 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from chorister.client import consent, outbox, receipt
-from chorister.client.home import Home
+from chorister.client import outbox, receipt
+from chorister.client.home import CONSENT, IDENTITY, Home
 from chorister.client.participation import bounds, contributions
-from chorister.client.sealed import Exported, exported, is_sealed, read_head
-from chorister.client.vault import MOVED_FILE, WITHDRAWN_FILE
+from chorister.client.remains import Remains, read_remains
+from chorister.client.sealed import VOICE_KIND, Exported, exported_from, is_sealed, read_head
+from chorister.client.vault import MOVED_FILE, WITHDRAWN_FILE, Vault
 from chorister.client.vault_move import MOVES
 from chorister.client.voice_card import FORMAT, LIVE_FORMAT, read_card
-from chorister.shared import codec
 from chorister.shared.enrolment import Withdrawal, WithdrawalNotice
-from chorister.shared.errors import BadMessage, BadWeights, ChoristerError, ConsentRefused
+from chorister.shared.errors import BadMessage, BadWeights
 from chorister.shared.files import write_atomically
+from chorister.shared.privacy.ledger_file import system_clock
 from chorister.shared.signing import Certificate
 
 CERTIFICATE_KIND = "certificate"
-_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +45,13 @@ class Withdrawn:
     """What a withdrawal did.
 
     Attributes:
-        withdrawal: signed.
+        withdrawal: signed, unless the device's key could not be read.
         receipt: the file, with its readable form beside it (`.html`).
         items: how many items of the vault were destroyed.
         files: path and what became of it, for each voice file that was written.
         notices: files that wait for servers.
         rounds: how many rounds the speaker took part in, as far as its ledgers can be read.
-        unread: what could not be read or written of ledgers and journals, in words.
+        unread: what could not be read or written, in words.
     """
 
     withdrawal: Withdrawal
@@ -65,93 +67,103 @@ def withdraw(home: Home) -> Withdrawn:
     """End the consent, delete what was made under it, and leave a signed receipt.
 
     Args:
-        home: of the speaker, opened with `even_if_ended` and without `check_ledger`.
+        home: of the speaker.
+
+    Raises:
+        ConsentRefused, OSError: as `withdraw_vault`.
+    """
+    return withdraw_vault(home.vault, home.now_s)
+
+
+def withdraw_vault(vault: Vault, clock: Callable[[], int] = system_clock) -> Withdrawn:
+    """End the consent of a vault, whatever in it or beside it was damaged.
+
+    Args:
+        vault: opened with `even_if_ended`.
+        clock: Unix time.
 
     Raises:
         ConsentRefused: there is no consent to withdraw.
-        OSError: a file could not be written or deleted; what was done stays done.
+        OSError: the withdrawal or the receipt could not be written; what was done stays done.
     """
-    if home.consent is None:
-        raise ConsentRefused(
-            "A consent that was given can be withdrawn.",
-            "none in this vault",
-            "There is nothing to withdraw; delete the vault's folder if you want it gone.",
-        )
-    unread: list[str] = []
-    withdrawal = _begin(home, unread)
-    notices = _notices(home, withdrawal)
-    files = tuple((made.path, _delete_file(made, home)) for made in exported(home))
-    items = home.vault.items()
-    rounds = _readable("the ledgers", lambda: contributions(home.folder), unread) or ()
-    bounded = _readable("the budgets' journals", lambda: bounds(home.folder), unread) or ()
-    signed = _readable("the ledger's end", lambda: home.ledger.checkpoint(home.key), unread)
+    remains = read_remains(vault, clock)
+    withdrawal = _begin(remains)
+    notices = _notices(remains, withdrawal)
+    listed = remains.contents(
+        VOICE_KIND, exported_from, "the voice file that it lists was not looked for"
+    )
+    files = tuple((made.path, _delete_file(made, remains.device)) for made in listed)
+    rounds = remains.attempt("the ledgers", lambda: contributions(vault.folder)) or ()
+    bounded = remains.attempt("the budgets' journals", lambda: bounds(vault.folder)) or ()
+    key = remains.key
+    signed = None
+    if key is not None:
+        signed = remains.attempt("the ledger's end", lambda: remains.ledger.checkpoint(key))
+    _name_damaged(remains)
+    unread = tuple(dict.fromkeys(remains.unread))
     written = receipt.write(
-        home.folder,
-        home.key,
+        vault.folder,
+        key,
         receipt.Facts(
-            consent=home.consent,
+            consent=remains.consent,
             withdrawal=withdrawal,
-            items=Counter(item.kind for item in items),
+            items=Counter(item.kind for item in remains.items),
             files=files,
             rounds=rounds,
             bounds=bounded,
             federations=tuple(sorted(federation for federation, _ in notices)),
             ledger=signed,
-            unread=tuple(unread),
-            moved=any((home.folder / name).exists() for name in (MOVES, MOVED_FILE)),
+            unread=unread,
+            moved=any((vault.folder / name).exists() for name in (MOVES, MOVED_FILE)),
         ),
     )
-    home.vault.destroy()
+    vault.destroy()
     return Withdrawn(
         withdrawal,
         written,
-        len(items),
+        len(remains.items),
         files,
         tuple(path for _, path in notices),
         len(rounds),
-        tuple(unread),
+        unread,
     )
 
 
-def _readable(what: str, act: Callable[[], _Read], unread: list[str]) -> _Read | None:
-    """Return what ledgers or journals give; None, and a line in `unread`, where they are damaged.
-
-    Whoever can alter a file beside the vault must not be able to keep the voice in it alive.
-    """
-    try:
-        return act()
-    except (ChoristerError, OSError, KeyError, TypeError, ValueError) as error:
-        found = error.found if isinstance(error, ChoristerError) else str(error)
-        unread.append(f"{what} could not be read: {found}")
-        return None
-
-
-def _begin(home: Home, unread: list[str]) -> Withdrawal:
+def _begin(remains: Remains) -> Withdrawal:
     """Put the withdrawal on the disk and into the ledger; the first one stays the one."""
-    path = home.folder / WITHDRAWN_FILE
+    path = remains.vault.folder / WITHDRAWN_FILE
     if path.exists():
         found = _read(path)
         if found is not None:
             return found
-    record = home.consent
-    if record is None:
-        raise ConsentRefused("A consent can be withdrawn.", "none", "There is nothing to withdraw.")
-    withdrawal = consent.withdraw(record, home.key, now_s=home.now_s())
+    now_s, consent_sha256 = remains.now_s(), remains.consent_sha256
+    if remains.key is None:
+        # Nothing can sign any more. It ends every use on this device all the same.
+        withdrawal = Withdrawal(remains.device, consent_sha256, now_s, b"")
+    else:
+        withdrawal = Withdrawal.sign(remains.key, consent_sha256, now_s)
     plain = withdrawal.to_plain()
     signature = withdrawal.signature.hex()
     # Refused first, noted afterwards: a ledger that cannot be written must not keep a voice alive.
     write_atomically(path, json.dumps(plain | {"signature": signature}, indent=1).encode())
-    _readable(
+    remains.attempt(
         "the ledger, to note the withdrawal,",
-        lambda: home.ledger.append(
+        lambda: remains.ledger.append(
             "withdrawal",
             consent=withdrawal.consent_sha256,
             at_s=withdrawal.at_s,
             signature=signature,
         ),
-        unread,
     )
     return withdrawal
+
+
+def _name_damaged(remains: Remains) -> None:
+    """Name what else does not open, although nothing here needed it: its owner may ask for it."""
+    looked_at = {IDENTITY, CONSENT}
+    for item in remains.items:
+        if item.name not in looked_at and item.kind not in (VOICE_KIND, CERTIFICATE_KIND):
+            remains.attempt(f"'{item.name}'", partial(remains.vault.get, item.name))
 
 
 def _read(path: Path) -> Withdrawal | None:
@@ -163,35 +175,49 @@ def _read(path: Path) -> Withdrawal | None:
         return None
 
 
-def _notices(home: Home, withdrawal: Withdrawal) -> list[tuple[str, Path]]:
-    found = []
-    for item in home.vault.items():
-        if item.kind == CERTIFICATE_KIND:
-            certificate = Certificate.from_plain(codec.decode(home.vault.get(item.name)))
-            notice = WithdrawalNotice(certificate, withdrawal)
-            found.append((certificate.federation, outbox.queue(home.folder, notice)))
-    return found
+def _notices(remains: Remains, withdrawal: Withdrawal) -> list[tuple[str, Path]]:
+    certificates = remains.contents(
+        CERTIFICATE_KIND, Certificate.from_plain, "its server is not told"
+    )
+    if not withdrawal.signature:
+        for certificate in certificates:
+            remains.unread.append(
+                f"the server of {certificate.federation} is not told, since nothing can sign the "
+                f"notice: tell its operator the device's name, {certificate.device_id}"
+            )
+        return []
+    folder = remains.vault.folder
+    return [
+        (one.federation, outbox.queue(folder, WithdrawalNotice(one, withdrawal)))
+        for one in certificates
+    ]
 
 
-def _delete_file(made: Exported, home: Home) -> str:
+def _delete_file(made: Exported, device: str) -> str:
     """Delete a voice file where it was written, if it is still that file; say what became of it."""
     path = Path(made.path)
     form = "plain: copies of it cannot be recalled" if made.plain else "sealed: its key is gone"
-    if not path.is_file():
-        return f"not there any more ({form})"
-    if not _is_the_one(path, made, home):
-        return f"another file lies there now, and was left ({form})"
-    path.unlink()
+    try:
+        if not path.is_file():
+            return f"not there any more ({form})"
+        if not _is_the_one(path, made, device):
+            return f"another file lies there now, and was left ({form})"
+        path.unlink()
+    except OSError as error:
+        return f"not deleted, {error.strerror or error}: delete it yourself ({form})"
     return f"deleted ({form})"
 
 
-def _is_the_one(path: Path, made: Exported, home: Home) -> bool:
+def _is_the_one(path: Path, made: Exported, device: str) -> bool:
     if made.plain and not made.sha256:
         # The export was not finished, or not noted: an older file may lie there still.
-        return _speaks_for(path, home.device.name)
+        return _speaks_for(path, device)
     if made.plain:
         return made.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    return is_sealed(path) and read_head(path).voice == made.voice
+    try:
+        return is_sealed(path) and read_head(path).voice == made.voice
+    except BadWeights:
+        return False  # cut off: nobody can say whose it was, and nothing opens it
 
 
 def _speaks_for(path: Path, target: str) -> bool:

@@ -158,7 +158,7 @@ def test_the_server_is_told_by_a_notice_that_needs_no_key(mine):
         outbox.pending(mine.folder)
 
 
-STEPS = ["_notices", "exported", "receipt.write", "destroy"]
+STEPS = ["_notices", "_delete_file", "receipt.write", "destroy"]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -168,7 +168,7 @@ def test_a_crash_at_any_step_is_refusable_and_finishable(mine, sealed, monkeypat
 
     owner, name = {
         "_notices": (withdraw_module, "_notices"),
-        "exported": (withdraw_module, "exported"),
+        "_delete_file": (withdraw_module, "_delete_file"),
         "receipt.write": (receipt, "write"),
         "destroy": (type(mine.vault), "destroy"),
     }[step]

@@ -168,6 +168,7 @@ def sign(studio: Studio, answer: Answer) -> Job:
         return {
             "enrolled": True,
             "checks": [_plain(one) for one in done.examination.findings],
+            "summary": [one.to_plain() for one in done.examination.summary()],
             "segments": done.segments,
             "words_checked": done.examination.words_checked,
             "consent_sha256": done.record.sha256,

@@ -24,7 +24,7 @@ from chorister.client.receipt import FILE as WITHDRAWAL_RECEIPT
 from chorister.client.sealed import exported
 from chorister.client.vault import WITHDRAWN_FILE, destroy, read_marker
 from chorister.client.web.studio import Studio
-from chorister.client.withdraw import withdraw as withdraw_voice
+from chorister.client.withdraw import withdraw_vault
 from chorister.shared.errors import ChoristerError, UsageError
 from chorister.shared.privacy.ledger import verify
 from chorister.shared.privacy.ledger_file import read_lines
@@ -100,7 +100,7 @@ def withdraw(studio: Studio, end: End) -> dict[str, Any]:
 
     Raises:
         UsageError: the word is not there: nothing was done.
-        ChoristerError: as `withdraw.withdraw`.
+        ChoristerError: as `withdraw_vault`.
     """
     if end.word.strip().lower() != WORD:
         raise UsageError(
@@ -113,8 +113,7 @@ def withdraw(studio: Studio, end: End) -> dict[str, Any]:
         destroy(studio.place.folder)  # what an interrupted withdrawal left
         return {"unread": [], "files": [], "items": 0, "rounds": 0}
     studio.worker.cancel_all()
-    mine = studio.home if state == "open" else studio.open_to_withdraw(end.passphrase)
-    done = withdraw_voice(mine)
+    done = withdraw_vault(studio.vault_to_withdraw(end.passphrase))
     studio.close()
     return {
         "items": done.items,

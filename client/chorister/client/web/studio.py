@@ -18,11 +18,12 @@ from chorister.client.enrol import Wanted
 from chorister.client.enrolment_checks import EnrolmentPolicy
 from chorister.client.home import Home
 from chorister.client.statement import Challenge
-from chorister.client.vault import MOVED_FILE, WITHDRAWN_FILE
+from chorister.client.vault import MOVED_FILE, WITHDRAWN_FILE, Vault
 from chorister.client.vault_key import KEY_FILE, uses_keyring
 from chorister.client.web.jobs import Worker
 from chorister.client.web.sounds import Sounds
 from chorister.shared.errors import ConsentRefused, UsageError
+from chorister.shared.randomness import SystemRandomness
 from chorister.shared.types import Recording
 
 VaultState = Literal["absent", "locked", "open", "moved", "unfinished", "withdrawn"]
@@ -151,15 +152,19 @@ class Studio:
         self.locked_by_time = False
         self.touch()
 
-    def open_to_withdraw(self, passphrase: str | None) -> Home:
+    def vault_to_withdraw(self, passphrase: str | None) -> Vault:
         """Return the vault, however damaged, for the one thing that is always allowed.
+
+        Args:
+            passphrase: what opens it if it is not open here.
 
         Raises:
             VaultError: the passphrase is wrong, or the key file damaged.
         """
-        return homes.open_home(
-            self.place.folder, self._given(passphrase), even_if_ended=True, check_ledger=False
-        )
+        if self._home is not None:
+            return self._home.vault
+        given = self._given(passphrase)
+        return Vault.open(self.place.folder, given, SystemRandomness(), even_if_ended=True)
 
     def create(self, passphrase: str, again: str) -> None:
         """Make a vault, and open it.

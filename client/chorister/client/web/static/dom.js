@@ -85,6 +85,8 @@ export function value(figure, unit) {
   return `${Number(figure.toFixed(4))}${unit ? ` ${unit}` : ""}`;
 }
 
+export const capital = (text) => text[0].toUpperCase() + text.slice(1);
+
 export function facts(pairs) {
   return h("dl", { class: "facts" }, pairs.map(([name, text]) => [h("dt", {}, name), h("dd", {}, text)]));
 }

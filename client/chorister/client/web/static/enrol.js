@@ -1,6 +1,6 @@
 // Enrolment, first part: what is allowed, and the sentences, one by one.
 
-import { button, checkbox, checksTable, complain, field, h, quiet, say } from "./dom.js";
+import { button, capital, checkbox, checksTable, complain, field, h, quiet, say } from "./dom.js";
 import { listen } from "./microphone.js";
 import { send, upload } from "./server.js";
 import { result, signing } from "./statement.js";
@@ -55,7 +55,7 @@ function terms(page) {
   const days = input(String(known.days), { type: "number", min: "1", max: "3660" });
   const locale = h("select", {}, choices.locales.map((one) =>
     h("option", { value: one.name, selected: one.name === known.locale }, one.language)));
-  const boxes = choices.purposes.map((one) => checkbox(`purpose-${one.name}`, `${one.text[0].toUpperCase()}${one.text.slice(1)}`,
+  const boxes = choices.purposes.map((one) => checkbox(`purpose-${one.name}`, capital(one.text),
     { value: one.name, checked: known.purposes.includes(one.name) }));
   return h("form", { class: "form", onsubmit: async (event) => {
     event.preventDefault();
@@ -113,7 +113,7 @@ function statement(page) {
 }
 
 // The one way to record: a button, what is heard, what came of it, and once more if wanted.
-export function recorder(page, { id, label, take, where, sound }) {
+export function recorder(page, { id, label, take, where, sound, hint }) {
   const box = h("div", { class: "recorder" });
   const start = button(take ? "Record again" : "Record", begin, { id: `${id}-record`, class: take ? "" : "main" });
   async function begin() {
@@ -149,7 +149,7 @@ export function recorder(page, { id, label, take, where, sound }) {
     ` ${take.seconds.toFixed(1)} s, ${take.speech_s.toFixed(1)} s of speech`),
     h("details", { open: !take.checks.every((one) => one.passed) }, h("summary", {}, "Figures"),
       checksTable(take.checks.map((one) => ({ ...one, subject: "" })))),
-  ] : [h("p", { class: "quiet" }, "Read it calmly, in a quiet room. Press Record, read, press Stop.")]),
+  ] : [h("p", { class: "quiet" }, hint ?? "Read it calmly, in a quiet room. Press Record, read, press Stop.")]),
   h("p", {}, start));
   return box;
 }

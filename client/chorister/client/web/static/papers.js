@@ -1,6 +1,6 @@
 // Consent, budget and ledger: to read, to print, to change, to end.
 
-import { $, button, checkbox, checksTable, facts, field, h } from "./dom.js";
+import { button, capital, checkbox, checksTable, facts, field, h } from "./dom.js";
 import { get, send } from "./server.js";
 
 export function receiptLinks(state) {
@@ -32,7 +32,7 @@ export function consent(page) {
 
 function narrowing(page, given) {
   if (given.purposes.length < 2) return null;
-  const boxes = given.purposes.map((one) => checkbox(`keep-${one.name}`, one.text, { value: one.name, checked: true }));
+  const boxes = given.purposes.map((one) => checkbox(`keep-${one.name}`, capital(one.text), { value: one.name, checked: true }));
   return [h("h3", {}, "Allow less"), h("form", { class: "form", onsubmit: (event) => {
     event.preventDefault();
     const purposes = boxes.map((box) => box.querySelector("input")).filter((box) => box.checked).map((box) => box.value);

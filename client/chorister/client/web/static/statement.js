@@ -58,7 +58,9 @@ export function result(page, found, back) {
     receiptLinks(page.state),
     h("p", { class: "moves" }, button("Make my voice", () => page.go("voices"), { id: "to-voices", class: "main" }), button("See the consent", () => page.go("consent"))),
     h("h3", {}, "What was checked"),
-    checksTable(found.checks)];
+    h("p", { class: "quiet" }, "Of each check, what came nearest to failing."),
+    checksTable(found.summary),
+    h("details", {}, h("summary", {}, "Every recording"), checksTable(found.checks))];
 }
 
 function countdown(place, left_s, expired) {

@@ -1,13 +1,13 @@
 // The overview, and voices: make one, and listen to source and conversions side by side.
 
-import { $, button, checkbox, complain, field, h, say } from "./dom.js";
+import { button, checkbox, complain, field, h } from "./dom.js";
 import { recorder } from "./enrol.js";
 import { send, upload } from "./server.js";
 import { outline } from "./wave.js";
 
 const NAMES = {
-  pitch_st: ["Pitch", " semitones"], formant: ["Formants", " times"], rate: ["Speed", " times"],
-  energy_db: ["Energy", " dB"], intonation: ["Intonation", " times"], breathiness: ["Breathiness", ""],
+  pitch_st: ["Pitch", "", " semitones"], formant: ["Formants", "× ", ""], rate: ["Speed", "× ", ""],
+  energy_db: ["Energy", "", " dB"], intonation: ["Intonation", "× ", ""], breathiness: ["Breathiness", "", ""],
 };
 const STEPS = { pitch_st: 0.5, formant: 0.01, rate: 0.05, energy_db: 0.5, intonation: 0.05, breathiness: 0.05 };
 let chosen = "";
@@ -74,7 +74,8 @@ function sources(page, studio) {
   return h("div", { class: "pair" },
     field("source-file", "A recording to convert", file, "wav, flac, ogg, opus or mp3. It stays on this machine."),
     h("div", { class: "field" }, h("p", { class: "label" }, "or say something now"),
-      recorder(page, { id: "source", label: "what you say", take: null, where: "voices/source?name=microphone", sound: "" })));
+      recorder(page, { id: "source", label: "what you say", take: null, where: "voices/source?name=microphone", sound: "",
+        hint: "A sentence or two. Press Record, speak, press Stop." })));
 }
 
 function converting(page, studio) {
@@ -104,10 +105,13 @@ function converting(page, studio) {
 }
 
 function slider({ name, low, high, neutral, what }) {
-  const [title, unit] = NAMES[name];
+  const [title, before, after] = NAMES[name];
   const shown = h("output", { for: `control-${name}` }, "");
   const input = h("input", { type: "range", name, min: String(low), max: String(high), step: String(STEPS[name]), value: String(neutral) });
-  const show = () => { shown.textContent = `${input.value}${unit}`; input.setAttribute("aria-valuetext", `${input.value}${unit}`); };
+  const show = () => {
+    shown.textContent = `${before}${input.value}${after}`;
+    input.setAttribute("aria-valuetext", shown.textContent);
+  };
   input.addEventListener("input", show);
   show();
   const row = field(`control-${name}`, title, input);
