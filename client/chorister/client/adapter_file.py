@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from chorister.shared.adapter_digest import adapter_digest
 from chorister.shared.errors import BadWeights
+from chorister.shared.files import write_atomically
 from chorister.shared.types import Adapter
 from chorister.shared.voice.adapter_spec import shared_layouts
 from chorister.shared.voice.adapters import attach_shared, write_shared
@@ -45,6 +47,31 @@ def read_adapter(path: Path) -> Adapter:
     if _DIGEST.fullmatch(path.stem) and path.stem != digest:
         raise BadWeights(_RULE, f"{path.name} with digest {digest[:16]}...", _ADVICE)
     return adapter
+
+
+def keep_adapter(folder: Path, adapter: Adapter) -> Path:
+    """Writes an adapter, named by its digest, in the place of those that were there before.
+
+    Args:
+        folder: for it alone; made if absent.
+        adapter: shape (d,).
+
+    Returns:
+        the file, which `read_adapter` reads.
+
+    Raises:
+        BadWeights: the adapter is not finite, or no vector.
+        OSError: it cannot be written.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{adapter_digest(adapter)}.safetensors"
+    if not path.exists():
+        data = save({"values": adapter.values}, metadata={"spec": adapter.spec})
+        write_atomically(path, bytes(data))
+    for old in folder.glob("*.safetensors"):
+        if old != path:
+            old.unlink(missing_ok=True)
+    return path
 
 
 def attach_adapter(model: VoiceModel, adapter: Adapter) -> None:

@@ -5,6 +5,7 @@
     FOLDER/federations/NAME/ledger.jsonl      what this device did there
     FOLDER/federations/NAME/budget.jsonl      what it cost
     FOLDER/federations/NAME/rounds/           sealed state of the round under way
+    FOLDER/federations/NAME/adapters/         the newest shared adapter that did no harm here
 
 NAME is a digest of the federation's name, so that files tell nobody where a speaker sings.
 """

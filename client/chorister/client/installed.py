@@ -17,6 +17,7 @@ from pathlib import Path
 
 from chorister.client import compute
 from chorister.client.adapter_check import Effect, effect_of
+from chorister.client.adapter_file import keep_adapter
 from chorister.client.agreement import Agreement, agreement, folder_of
 from chorister.client.budget import DeviceBudget
 from chorister.client.device import Device
@@ -52,6 +53,7 @@ from chorister.shared.voice.profile import SpeakerProfile
 KIND = "installed"
 FEDERATION = "federation"  # of the node's configuration, which this machine writes
 ROUNDS = "rounds"
+ADAPTERS = "adapters"
 _ROUND_KEY = "round-key-{}"
 log = logging.getLogger("chorister.client")
 
@@ -132,7 +134,7 @@ def device_of(home: Home, agreed: Agreement, certificate: Certificate) -> Device
         load_material=partial(load_material, home),
         load_model=partial(load_model, rank, _process.wanted),
         now_s=home.now_s,
-        judge=partial(judge, home, rank),
+        judge=partial(judge, home, federation, rank),
     )
 
 
@@ -200,15 +202,21 @@ def load_model(rank: int, wanted: compute.Wanted) -> VoiceModel:
     return compute.with_fallback(compute.best_device(wanted), model.to)
 
 
-def judge(home: Home, rank: int, adapter: Adapter) -> Effect | None:
-    """Return what an adapter does to this speaker's held-out speech, None where there is none."""
+def judge(home: Home, federation: str, rank: int, adapter: Adapter) -> Effect | None:
+    """Return what an adapter does to this speaker's held-out speech, None where there is none.
+
+    The newest that does no harm is kept beside the ledger, for `chorister personalise --adapter`.
+    """
     if not home.vault.has(HELD_OUT):
         return None
     held_out = Segments.from_bytes(home.vault.get(HELD_OUT))
     if not len(held_out):
         return None
     profile = SpeakerProfile.from_bytes(home.vault.get(PROFILE))
-    return effect_of(adapter, load_model(rank, _process.wanted), held_out, profile)
+    effect = effect_of(adapter, load_model(rank, _process.wanted), held_out, profile)
+    if not effect.harmful:
+        keep_adapter(folder_of(home.folder, federation) / ADAPTERS, adapter)
+    return effect
 
 
 def _open_by_file(folder: Path) -> Home:

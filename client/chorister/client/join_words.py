@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 from datetime import UTC, datetime
+from textwrap import fill
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from chorister.client.agreement import Agreement
 from chorister.client.consent import ConsentRecord
+from chorister.shared.console import printable
 from chorister.shared.invite import Invite, is_loopback
 from chorister.shared.privacy.events import SEGMENT_MECHANISM, SPEAKER_MECHANISM, PrivacyEvent
 from chorister.shared.privacy.figures import label_of
@@ -18,6 +20,7 @@ from chorister.shared.privacy.segment_level import segment_figure
 from chorister.shared.privacy.speaker_level import speaker_figure
 
 UNKNOWN = "not said"
+WIDTH = 96
 
 
 def invitation_text(agreed: Agreement, consent: ConsentRecord | None, segments: int) -> str:
@@ -43,29 +46,45 @@ def invitation_text(agreed: Agreement, consent: ConsentRecord | None, segments: 
         _line("answer until", _day(invite.expires_s)),
         "",
         "What this device will be asked",
-        f"  Up to {terms.rounds} rounds. In each it trains {terms.training.local_steps} steps on "
-        f"your {segments} segments of speech, about {terms.training.expected_batch_size} a step,",
-        f"  and sends {values} numbers, with noise added and masked. Only sums over at least "
-        f"{acceptance.least_cohort} devices can be read, {acceptance.least_honest} of them honest.",
-        "  The server asks; this device answers when it may: on mains power, idle, in your hours.",
+        _paragraph(
+            f"Up to {terms.rounds} rounds. In each it trains {terms.training.local_steps} steps on "
+            f"your {segments} segments of speech, about {terms.training.expected_batch_size} a "
+            f"step, and sends {values} numbers, with noise added and masked. Only sums over at "
+            f"least {acceptance.least_cohort} devices can be read, {acceptance.least_honest} of "
+            "them honest."
+        ),
+        _paragraph(
+            "The server asks; this device answers when it may: on mains power, idle, in the hours "
+            "that you set."
+        ),
         "",
         "What it can cost you (epsilon: how much anybody may learn; smaller is less)",
         *_costs(agreed, segments),
         "",
         "What stays here, always",
-        "  Recordings, what was said, the numbers that describe your voice, your personal voice, "
-        "and why this device refused something.",
+        _paragraph(
+            "Recordings, what was said, the numbers that describe your voice, your personal voice, "
+            "and why this device refused something."
+        ),
         "What others see",
-        "  That this device takes part, under a pseudonym, and when. What trains is the program "
-        "that is installed here; nothing that the server sends is run.",
-        "  You can stop at any time: `chorister join --pause`, or `chorister consent withdraw`.",
+        _paragraph(
+            "That this device takes part, under a pseudonym, and when. What trains is the program "
+            "that is installed here; nothing that the server sends is run."
+        ),
+        _paragraph(
+            "You can stop at any time: `chorister join --pause`, or `chorister consent withdraw`."
+        ),
     ]
     if consent is not None and who.controller and consent.controller != who.controller:
         lines += [
             "",
             f"Note: your consent names '{consent.controller}', the invitation '{who.controller}'.",
         ]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
+
+
+def _paragraph(text: str) -> str:
+    return fill(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
 
 
 def _costs(agreed: Agreement, segments: int) -> list[str]:
@@ -84,7 +103,9 @@ def _costs(agreed: Agreement, segments: int) -> list[str]:
             "one segment of it", segment_figure((all_steps,), segment.delta_dp).epsilon,
             agreed.segment_limit().epsilon_max, segment.delta_dp, rounds,
         ),
-        "  The two are never added. Where a limit is reached, this device takes part no more.",
+        _paragraph(
+            "The two are never added. Where a limit is reached, this device takes part no more."
+        ),
     ]  # fmt: skip
 
 
@@ -109,7 +130,9 @@ def _certificate(invite: Invite) -> str:
 
 
 def _line(name: str, value: str) -> str:
-    return f"  {name:<18} {value or UNKNOWN}"
+    return fill(
+        f"{name:<18} {value or UNKNOWN}", WIDTH, initial_indent="  ", subsequent_indent=" " * 21
+    )
 
 
 def _day(time_s: int) -> str:

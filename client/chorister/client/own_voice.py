@@ -11,11 +11,13 @@ from pathlib import Path
 from safetensors.numpy import save
 
 from chorister.client import consent
+from chorister.client.adapter_check import effect_of, require_harmless
 from chorister.client.adapter_file import attach_adapter
 from chorister.client.audio_files import audio_files
 from chorister.client.enrol import enrolled_recordings
 from chorister.client.export import Origin, build_voice, export_voice
 from chorister.client.home import PERSONAL_ADAPTER, PERSONAL_PROFILE, Home
+from chorister.client.material import analyse
 from chorister.client.personal_privacy import PersonalPrivacy
 from chorister.client.personalise import (
     Personalised,
@@ -186,7 +188,7 @@ def make_own_voice(
 
     Raises:
         BadAudio: too little speech in the recordings.
-        BadWeights: the adapter does not fit.
+        BadWeights: the adapter does not fit, or makes this speaker's speech much worse.
         ConsentRefused: a permit has ended.
         UsageError: the file cannot be written.
     """
@@ -198,10 +200,13 @@ def make_own_voice(
     # A figure's segments stand apart: a gain or profile that they decide would tie them together.
     gain = enrolment_gain(material.recordings if privacy is None else parts.enrolment)
     profile = profile_from([level_by(one, gain) for one in parts.enrolment], encoder, model)
+    held_out = segments(parts.held_out, gain=gain)
+    if adapter is not None and held_out:
+        require_harmless(effect_of(adapter, model, analyse(held_out), profile))
     result = personalise(
         model,
         segments(parts.training, gain=gain),
-        segments(parts.held_out, gain=gain),
+        held_out,
         profile,
         (),
         encoder,

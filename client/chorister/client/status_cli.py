@@ -10,7 +10,13 @@ from pathlib import Path
 
 from chorister.client import home
 from chorister.client.status import Part, parts, vault_state
-from chorister.shared.console import add_output_options, apply_output_options, print_json, say
+from chorister.shared.console import (
+    add_output_options,
+    apply_output_options,
+    print_json,
+    printable,
+    say,
+)
 
 SUMMARY = "show what this device does in its federations, and why it is not training now"
 _EXAMPLES = """examples:
@@ -49,14 +55,15 @@ def main(argv: Sequence[str]) -> int:
 
 def _print(part: Part) -> None:
     since = "" if part.since_s is None else f" since {_time(part.since_s)}"
-    say(f"\n{part.federation}, as {part.device or 'a device that was not opened yet'}")
+    say(f"\n{printable(part.federation)}, as {part.device or 'a device that was not opened yet'}")
     say(f"  now      {part.state}{since}{': ' + part.reason if part.reason else ''}")
     say(f"  rounds   {part.rounds_in_all} in all")
     for seen in part.rounds:
         done = {"applied": "applied, and no more", "contributed": "contributed, no sum seen"}
-        say(f"    {_time(seen.began_s)}  {seen.round_id}: {done.get(seen.last, 'done')}")
+        name = printable(seen.round_id)
+        say(f"    {_time(seen.began_s)}  {name}: {done.get(seen.last, 'done')}")
         for why in seen.refusals:
-            say(f"      refused: {why}")
+            say(printable(f"      refused: {why}"))
     for row in part.budget:
         most = "no limit" if row.epsilon_max is None else f"of {row.epsilon_max:g}"
         left = "" if row.rounds_left is None else f", {row.rounds_left} more rounds like the last"
@@ -65,7 +72,7 @@ def _print(part: Part) -> None:
             f"{row.delta:g}{left}" + (f" ({row.label})" if row.label else "")
         )
     for why in part.refusals:
-        say(f"  refused  {why}")
+        say(printable(f"  refused  {why}"))
 
 
 def _time(time_s: int) -> str:

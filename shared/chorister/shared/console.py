@@ -42,6 +42,11 @@ def say(text: str) -> None:
         sys.stdout.flush()
 
 
+def printable(text: str) -> str:
+    """Return what others wrote without what a terminal would obey instead of showing."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def complain(text: str) -> None:
     """Print one line on standard error, always."""
     sys.stderr.write("chorister: " + text + "\n")
