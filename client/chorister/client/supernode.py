@@ -283,7 +283,8 @@ def connected(
     )
     client.stay()
     with client:
-        with _told():
+        # 412 is what Flower answers there for a key that nobody registered.
+        with _told(httpx.codes.PRECONDITION_FAILED):
             node_id = client.ActivateNode(
                 ActivateNodeRequest(
                     public_key=public_key_to_bytes(private.public_key()),
@@ -314,13 +315,17 @@ def _beat_until(node: SuperNode, over: threading.Event) -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Turn what goes wrong on the wire into errors that say what to do."""
+def _told(*unknown: int) -> Iterator[None]:
+    """Turn what goes wrong on the wire into errors that say what to do.
+
+    Args:
+        unknown: statuses that say, of this request, that the device is not admitted.
+    """
     try:
         yield
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
-        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, *unknown):
             raise NotAdmitted(
                 "The server admits this device's connection.", f"it does not (HTTP {status})",
                 "Ask the operator to register the file that the authority's approval wrote, and "

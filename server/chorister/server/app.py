@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
@@ -18,6 +19,7 @@ from chorister.shared.records import HELLO, pack, unpack
 from chorister.shared.signing import Certificate
 
 app = ServerApp()
+FIRST_POLL_S, MOST_POLL_S, POLL_GROWTH = 0.25, 3.0, 1.3
 
 
 @app.main()
@@ -85,13 +87,13 @@ class FlowerNetwork:
         if not requests:
             return {}, {}  # a SuperLink takes no empty list
         deadline_s = self._operator.settings.aggregation.stage_deadline_s
-        messages = [  # a list: Flower goes through it twice
+        messages = [
             Message(pack(body), node, message_type, ttl=deadline_s, group_id=group_id)
             for node, body in requests.items()
         ]
         answers: dict[int, bytes] = {}
         reasons = dict.fromkeys(requests, "no answer")
-        for reply in self._grid.send_and_receive(messages, timeout=deadline_s):
+        for reply in self._send_and_receive(messages, deadline_s):
             node = reply.metadata.src_node_id
             if node not in reasons:
                 continue
@@ -105,6 +107,25 @@ class FlowerNetwork:
             except ChoristerError:
                 reasons[node] = "a malformed answer"
         return answers, reasons
+
+    def _send_and_receive(
+        self, messages: Sequence[Message], deadline_s: float
+    ) -> Iterator[Message]:
+        """Give the replies as they come, until the deadline.
+
+        Flower's own looks every 3 s, which is most of a round where devices answer at once.
+        """
+        waiting = {i for i in self._grid.push_messages(messages) if i}
+        end, pause_s = time.monotonic() + deadline_s, FIRST_POLL_S
+        while waiting:
+            replies = list(self._grid.pull_messages(waiting))
+            waiting -= {reply.metadata.reply_to_message_id for reply in replies}
+            yield from replies
+            left_s = end - time.monotonic()
+            if not waiting or left_s <= 0:
+                return
+            time.sleep(min(pause_s, left_s))
+            pause_s = FIRST_POLL_S if replies else min(pause_s * POLL_GROWTH, MOST_POLL_S)
 
 
 def _known_reason(said: str | None) -> str:

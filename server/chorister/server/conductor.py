@@ -18,7 +18,7 @@ from chorister.server.members import Membership, members
 from chorister.server.plan import Now, Plan, after_start, read_plan, what_holds_up, write_plan
 from chorister.server.rounds import ROUNDS_FILE
 from chorister.server.server_folder import ServerFolder
-from chorister.server.server_log import ServerLog
+from chorister.server.server_log import ServerLog, redact
 from chorister.shared.errors import ChoristerError
 from chorister.shared.files import write_atomically
 from chorister.shared.privacy.ledger_file import system_clock
@@ -51,6 +51,9 @@ class Link(Protocol):
 
     def unfinished_runs(self) -> list[int]:
         """Return the ServerApps that are waiting or at work."""
+
+    def how_ended(self, run_id: int) -> str:
+        """Return why a ServerApp ended; '' where it ended as it should."""
 
 
 @dataclass(slots=True)
@@ -114,6 +117,7 @@ class Conductor:
 
     def step(self) -> bool:
         """Do what is due; return whether the server goes on."""
+        self._log.take_app()
         self._let_members_in()
         self._follow_run()
         plan, now = read_plan(self._folder.plan_file), self._now()
@@ -162,7 +166,8 @@ class Conductor:
         else:
             self._failures += 1
             self._failed_s = self._clock()
-        self._log.tell("end", run=str(self._under_way), rounds=done - self._done_before)
+        why = redact(self._link.how_ended(self._under_way))
+        self._log.tell("end", run=str(self._under_way), rounds=done - self._done_before, why=why)
         self._under_way = None
 
     def _let_members_in(self) -> None:
@@ -184,11 +189,11 @@ class Conductor:
         for device, key in wanted.items():
             if self._registered.get(device) != key:
                 self._link.register(key, device)
-                self._log.tell("admitted", devices=len(wanted))
         for device, key in self._registered.items():
             if wanted.get(device) != key:
                 self._link.unregister(key)
-                self._log.tell("shut out", devices=len(wanted))
+        if self._registered != wanted:
+            self._log.tell("members", admitted=len(wanted), revoked=len(found.revoked))
         self._registered = wanted
         self._running.members = len(wanted)
         self._running.unfit = dict(found.unfit)

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -101,9 +101,9 @@ def desk(folder: ServerFolder, *, running: bool = False) -> Operator:
         simulated=False,
         folder=folder.state,
         now_s=system_clock,
-        on_round=_tell_round,
+        on_round=partial(_tell_round, folder),
         may_begin=partial(_may_begin, folder),
-        note=_tell,
+        note=partial(write_line, folder.logs),
     )  # fmt: skip
 
 
@@ -138,12 +138,8 @@ def _wants(plan: Plan, number: int) -> bool:
     return not plan.stopping and number <= plan.target
 
 
-def _tell_round(record: RoundRecord) -> None:
-    write_line("round", round_fields(record))
-
-
-def _tell(event: str, fields: Mapping[str, object]) -> None:
-    write_line(event, fields)
+def _tell_round(folder: ServerFolder, record: RoundRecord) -> None:
+    write_line(folder.logs, "round", round_fields(record))
 
 
 def read_json(path: Path) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """A server's log: one JSON object a line, with round ids and counts, never a payload.
 
-The ServerApp writes lines to its standard output; the server's process reads them there, and puts
-them beside what Flower itself prints.
+Flower throws away what a ServerApp prints, so that process writes a file of its own; the server's
+process takes the lines from there, and puts them beside what Flower itself says.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from typing import IO
 from chorister.server.rounds import RoundRecord
 
 LOG_FILE = "server.jsonl"
-MARK = "chorister-log "
+APP_FILE = "app.jsonl"
 MAX_TEXT = 300
 _FILE_BYTES = 10 * 2**20
 _FILES = 5
@@ -27,10 +28,17 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _PEM = re.compile(r"-----BEGIN.*?(-----END [A-Z ]+-----|$)", re.DOTALL)
 
 
-def write_line(event: str, fields: Mapping[str, object]) -> None:
-    """Print a line that the server's process takes into its log."""
-    sys.stdout.write(f"{MARK}{_line(event, fields)}\n")
-    sys.stdout.flush()
+def write_line(folder: Path, event: str, fields: Mapping[str, object]) -> None:
+    """Write a line that the server's process takes into its log.
+
+    Args:
+        folder: of the log.
+        event: what happened.
+        fields: counts and names of rounds.
+    """
+    # One write to the end of the file: a line is whole whoever else writes.
+    with (folder / APP_FILE).open("ab", buffering=0) as file:
+        file.write(_line(event, fields).encode() + b"\n")
 
 
 def round_fields(record: RoundRecord) -> dict[str, object]:
@@ -58,20 +66,39 @@ class ServerLog:
         self._handler = logging.handlers.RotatingFileHandler(
             folder / LOG_FILE, maxBytes=_FILE_BYTES, backupCount=_FILES, encoding="utf-8"
         )
+        self._app_file = folder / APP_FILE
+        self._app_file.touch(mode=0o600)
+        self._read_to = self._app_file.stat().st_size
 
     def tell(self, event: str, **fields: object) -> None:
         """Write one line."""
         self._put(_line(event, fields))
 
     def follow(self, output: IO[bytes]) -> None:
-        """Take what ServerApps and Flower print, line by line, until they close it."""
+        """Take what Flower's processes print, line by line, until they close it."""
         for raw in output:
             text = _ANSI.sub("", raw.decode("utf-8", errors="replace")).strip()
-            _, marked, line = text.partition(MARK)
-            if marked and _is_object(line):
-                self._put(line)
-            elif text:
+            if text:
                 self.tell("flower", text=redact(text))
+
+    def take_app(self) -> None:
+        """Take the lines that a ServerApp has written since the last time."""
+        with self._app_file.open("rb") as file:
+            file.seek(self._read_to)
+            found = file.read()
+        whole = found[: found.rfind(b"\n") + 1]
+        self._read_to += len(whole)
+        for line in whole.decode("utf-8", errors="replace").splitlines():
+            if _is_object(line):
+                self._put(line)
+        if self._read_to > _FILE_BYTES:
+            self._start_again(self._read_to)
+
+    def _start_again(self, size: int) -> None:
+        """Empty the ServerApp's file, if nothing was added meanwhile."""
+        if self._app_file.stat().st_size == size:
+            os.truncate(self._app_file, 0)
+            self._read_to = 0
 
     def attach(self, name: str, level: int) -> None:
         """Take what a logger of this process says, and keep it from printing by itself."""

@@ -97,6 +97,7 @@ def run_server(folder: ServerFolder, *, echo: bool, encrypted: bool) -> int:
         page.stop()
         link.stop()
         folder.status_file.unlink(missing_ok=True)
+    log.take_app()
     log.tell("stopped", status=status)
     _forget_stopping(folder)
     return status

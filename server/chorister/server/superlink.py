@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE, Status
+from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE, Status, SubStatus
 from flwr.proto.control_pb2 import StartRunRequest
 from flwr.proto.fab_pb2 import Fab
 from flwr.server.superlink.linkstate import LinkState
@@ -233,6 +233,13 @@ class SuperLink:
         """Return the runs that are waiting or going on."""
         statuses = [Status.PENDING, Status.STARTING, Status.RUNNING]
         return [int(run.run_id) for run in self.state.get_run_info(statuses=statuses)]
+
+    def how_ended(self, run_id: int) -> str:
+        """Return why a run ended, in Flower's words; '' where it was completed."""
+        found = self.state.get_run_status({run_id}).get(run_id)
+        if found is None or found.sub_status == SubStatus.COMPLETED:
+            return ""
+        return f"{found.sub_status}: {found.details}"
 
     def _config(self, secret: bytes) -> SuperLinkLifespanConfig:
         pem: tuple[bytes, bytes, bytes] | None = None

@@ -30,14 +30,39 @@ class Grid:
     def get_node_ids(self):
         return list(self.nodes)
 
-    def send_and_receive(self, messages, *, timeout=None):
-        assert timeout is not None  # Flower waits for ever without
+    def push_messages(self, messages):
+        assert messages, "a SuperLink takes no empty list"
         for message in messages:
             self.sent.append(message)
-            node = message.metadata.dst_node_id
             message.metadata.__dict__["_message_id"] = f"m{len(self.sent)}"
-            for content in self.nodes[node](message):
-                yield Message(content, reply_to=message)
+            yield message.metadata.message_id
+
+    def pull_messages(self, ids):
+        for message in self.sent:
+            if message.metadata.message_id in ids:
+                for content in self.nodes[message.metadata.dst_node_id](message):
+                    yield Message(content, reply_to=message)
+
+
+class Clock:
+    """Time that passes when somebody sleeps, and at no other time."""
+
+    def __init__(self):
+        self.now_s = 0.0
+
+    def monotonic(self):
+        return self.now_s
+
+    def sleep(self, seconds):
+        assert 0 < seconds <= app.MOST_POLL_S
+        self.now_s += seconds
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(app, "time", clock)
+    return clock
 
 
 def says(*contents):
@@ -217,3 +242,21 @@ def test_a_node_whose_speaker_withdrew_is_heard_and_left_out(choir):
     grid = Grid({1: says(said), 2: introduces(singers, here)})
     assert list(FlowerNetwork(grid, singers.operator).discover()) == [here]
     assert singers.operator.withdrawals.devices() == {gone}
+
+
+def test_nobody_is_waited_for_beyond_the_deadline(singers, clock):
+    silent = dict.fromkeys(range(1, 4), lambda message: ())
+    assert network(singers, silent).discover() == {}
+    assert clock.now_s == singers.operator.settings.aggregation.stage_deadline_s
+
+
+def test_an_answer_that_comes_late_but_in_time_counts(singers, clock):
+    here = singers.names[0]
+    slow = introduces(singers, here)
+    nodes = {1: lambda message: slow(message) if clock.now_s > 20 else ()}
+    assert list(network(singers, nodes).discover()) == [here]
+    assert 20 < clock.now_s < 30
+
+
+def test_where_no_node_is_there_nothing_is_sent(singers):
+    assert network(singers, {}).discover() == {}

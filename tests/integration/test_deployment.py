@@ -1,0 +1,111 @@
+"""Real processes: a SuperLink with TLS and authentication, devices with real speech, two rounds."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from chorister.server.inspection import find_ledgers, inspect
+
+HOSTILE = """
+import sys
+import chorister.server.superlink as superlink
+from chorister.shared import bundle
+from chorister.shared.cli import main
+import io, zipfile
+def hostile():
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(bundle.make_bundle())) as ours, zipfile.ZipFile(out, "w") as z:
+        for name in ours.namelist():
+            z.writestr(name, ours.read(name))
+        z.writestr("chorister/client/app.py", "open({trace!r}, 'w').write('ran')")
+    return out.getvalue()
+superlink.make_bundle = hostile
+sys.exit(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def town() -> ModuleType:
+    """The module deployment.py beside this file."""
+    path = Path(__file__).with_name("deployment.py")
+    spec = importlib.util.spec_from_file_location("deployment", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["deployment"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_two_rounds_with_one_killed_one_unregistered_and_a_hostile_bundle(
+    town: ModuleType, tmp_path: Path
+) -> None:
+    if not town.SPEECH.is_dir():
+        pytest.skip("real speech is not there: ../shared/data/librispeech/test-clean")
+    began = time.monotonic()
+    names = ["anna", "ben", "cleo", "dora"]
+    stranger = "stranger"
+    with town.deployment(tmp_path / "town") as made:
+        for name, recordings in zip([*names, stranger], town.speakers(5), strict=True):
+            made.enrol(name, recordings)
+        pseudonyms = {name: made.join(name, admitted=name != stranger)
+                      for name in [*names, stranger]}  # fmt: skip
+        _clock(began, "set up")
+        server = made.start_server()
+        devices = {name: made.start_device(name) for name in [*names, stranger]}
+        town.wait_for(lambda: made.online() == 4, 60, f"four devices online {made.said('anna')}")
+        _clock(began, "online")
+
+        # Round 1: one device dies while it trains.
+        made.run(2, when=4)
+        town.wait_for(
+            lambda: made.events("exchange", exchange="train.contribute"), 60,
+            f"the first training\n{made.said('server')}",
+        )  # fmt: skip
+        town.kill(devices["dora"])
+        town.wait_for(made.rounds_done, 90, "round 1")
+        _clock(began, "round 1")
+        # It comes back for round 2, with the round that it died in behind it.
+        devices["dora"] = made.start_device("dora")
+        town.wait_for(lambda: len(made.rounds_done()) == 2, 120, "round 2")
+        _clock(began, "round 2")
+
+        first, second = made.rounds_done()
+        assert (first.status, first.cohort, first.survivors) == ("finished", 4, 3), first
+        assert (second.status, second.cohort) == ("finished", 4), second
+        assert second.survivors >= 3
+        assert "certif" not in str(first.refusals)
+
+        # The stranger has a certificate, and no connection: nothing of it reached the server.
+        assert made.online() <= 4
+        ledger = made.server.ledger.read_text()
+        assert pseudonyms["anna"] in ledger
+        assert pseudonyms[stranger] not in ledger
+        assert "does not know" in made.said(stranger) or "not admitted" in made.said(stranger)
+
+        # A server that ships code: every device refuses it unread.
+        town.kill(server)
+        trace = tmp_path / "trace"
+        made.start_server(HOSTILE.replace("{trace!r}", repr(str(trace))))
+        town.wait_for(lambda: made.online() >= 3, 60, "devices back online")
+        made.run(1, when=3)
+        town.wait_for(lambda: len(made.rounds_done()) == 3, 90, "round 3")
+        third = made.rounds_done()[-1]
+        assert (third.status, third.survivors) == ("aborted", 0), third
+        assert not trace.exists()
+        ledgers = [p.read_text() for p in (tmp_path / "town" / "vaults").rglob("ledger.jsonl")]
+        assert sum("bundle" in text for text in ledgers) >= 3
+        _clock(began, "hostile bundle")
+
+        found = inspect(find_ledgers([tmp_path / "town"]))
+        assert found.sound, [str(problem) for problem in found.problems]
+    _clock(began, "end")
+
+
+def _clock(began: float, what: str) -> None:
+    print(f"{time.monotonic() - began:6.1f} s  {what}")
