@@ -130,7 +130,8 @@ class Deployment:
         root = ("--root-certificate", self.server.tls / "ca.pem") if self.encrypted else ()
         call("chorister.server.authority_invite", "invite", *authority, "--server",
              self.dial or machine.public_address, *root, "--settings",
-             self.server.federation_file, "--bundle", BUNDLE_SHA256, "--token", "--out",
+             self.server.federation_file, "--bundle", BUNDLE_SHA256,
+             "--adapter-rank", machine.adapter_rank, "--token", "--out",
              folder / "invitation")  # fmt: skip
         vault = ("--vault", self.vault(name), "--passphrase-file", self.passphrase)
         call("chorister.client.join_cli", "main", "--invite", folder / "invitation", "--yes",

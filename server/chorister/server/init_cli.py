@@ -108,7 +108,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, ServerFolder]:
         help="of Flower's other APIs, on 127.0.0.1 (9093)")  # fmt: skip
     add("--page-port", type=int, default=9094, metavar="N",
         help="of page and metrics, on 127.0.0.1 (9094)")  # fmt: skip
-    add("--adapter-rank", type=int, default=4, metavar="N", help="of the shared adapter (4)")
+    add("--adapter-rank", type=int, default=2, metavar="N", help="of the shared adapter (2)")
     add("--renew-certificate", action="store_true", help="only make a new TLS certificate")
     return parse_server(parser, argv)
 

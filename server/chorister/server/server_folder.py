@@ -45,7 +45,7 @@ class ServerSettings(Settings):
 
     authority: Hexadecimal
     run: Annotated[str, Field(min_length=1, max_length=64)]
-    adapter_rank: Annotated[int, Field(ge=0, le=8)] = 4
+    adapter_rank: Annotated[int, Field(ge=0, le=8)] = 2
     listen_host: Annotated[str, Field(min_length=1, max_length=255)] = "0.0.0.0"  # noqa: S104
     listen_port: Port = 9092
     local_port: Port = 9093
