@@ -34,6 +34,9 @@ class Link(Protocol):
     def alive(self) -> bool:
         """Return whether it works."""
 
+    def forget_connections(self) -> None:
+        """Count nobody as connected until it is heard of."""
+
     def online(self) -> int:
         """Return how many devices are connected."""
 
@@ -111,6 +114,7 @@ class Conductor:
 
     def begin(self) -> None:
         """Drop what an earlier process of this server left in Flower's books."""
+        self._link.forget_connections()
         for run_id in self._link.unfinished_runs():
             self._link.end_run(run_id)
             self._log.tell("dropped", run=str(run_id))

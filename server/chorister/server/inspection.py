@@ -15,6 +15,7 @@ from typing import Any
 from chorister.shared.errors import BadLedger, UsageError
 from chorister.shared.privacy.claims import ClaimChecker
 from chorister.shared.privacy.crosscheck import (
+    NO_FEDERATION,
     SERVER,
     DeviceFacts,
     JournalFacts,
@@ -255,7 +256,7 @@ def _verify(
     try:
         ledger.verified = verify(
             read_lines(ledger.path), checkpoints=checkpoints, keys=trusted,
-            federation=None if ledger.federation == "none" else federation,
+            federation=None if ledger.federation == NO_FEDERATION else federation,
             signatures=not chain_only, on_entry=listen,
         )  # fmt: skip
     except BadLedger as error:
@@ -304,7 +305,9 @@ def _compare(found: Inspection) -> None:
     sound = [one for one in found.ledgers if one.verified is not None]
     servers = [one for one in sound if one.server is not None]
     journals = {one.owner: one for one in sound if one.booked is not None}
-    devices = {one.owner: one for one in sound if one.device is not None}
+    # A vault has a ledger of its own beside that of each federation; only the latter has rounds.
+    kept = sorted(sound, key=lambda one: one.federation != NO_FEDERATION)
+    devices = {one.owner: one for one in kept if one.device is not None}
     for server in servers:
         facts, charged = server.server, journals.get(SERVER)
         if facts is None:

@@ -150,6 +150,7 @@ class SuperLink:
         secret = randomness.bytes(32)
         write_atomically(flower / SECRET_FILE, secret)
         self._app = create_app(self._config(secret), SuperLinkLifespan)
+        _let_devices_return(self.state)
         self._servers: list[uvicorn.Server] = []
         self._thread: threading.Thread | None = None
         self._starter: subprocess.Popen[bytes] | None = None
@@ -212,6 +213,11 @@ class SuperLink:
         known = self.state.get_node_id_by_public_key(public_key_pem)
         if known is not None:
             self.state.delete_node(_account().flwr_aid, known)
+
+    def forget_connections(self) -> None:
+        """Count nobody as connected until it is heard of: for a server that has just started."""
+        for node in self.state.get_node_info(statuses=[NodeStatus.ONLINE]):
+            self.state.deactivate_node(node.node_id)
 
     def online(self) -> int:
         """Return how many devices are connected."""
@@ -346,6 +352,22 @@ def flower_environment(home: Path) -> dict[str, str]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     }
+
+
+def _let_devices_return(state: LinkState) -> None:
+    """Let a device that holds a node's key connect anew, although it counts as connected.
+
+    Flower refuses it until the missing heartbeats are noticed, up to a minute: so long a device
+    that crashed, or that a server's crash cut off, would be away.
+    """
+    activate = state.activate_node
+
+    def activate_anew(node_id: int, heartbeat_interval: float) -> bool:
+        if activate(node_id, heartbeat_interval):
+            return True
+        return state.deactivate_node(node_id) and activate(node_id, heartbeat_interval)
+
+    state.activate_node = activate_anew  # type: ignore[method-assign]
 
 
 def _account() -> AccountInfo:

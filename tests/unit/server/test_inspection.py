@@ -473,3 +473,24 @@ def test_a_million_entries_in_constant_memory(tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert verify(read_lines(path), signatures=False).length == 1_000_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kilobytes
+
+
+def test_a_vaults_own_ledger_does_not_stand_in_for_that_of_its_federation(files):
+    """A vault notes its consents in a ledger of no federation, beside the one with its rounds."""
+    from chorister.shared.privacy.ledger_file import LedgerFile
+
+    for name in ("a-first", "z-last"):  # whichever is read first
+        folder = files.root / name
+        folder.mkdir()
+        LedgerFile(folder / "ledger.jsonl", owner=files.device, federation="none").append("note")
+    assert files.inspect().sound
+
+
+def test_a_vaults_own_ledger_alone_hides_no_rounds(files):
+    from chorister.shared.privacy.ledger_file import LedgerFile
+
+    files.of(files.device).unlink()
+    folder = files.root / "vault"
+    folder.mkdir()
+    LedgerFile(folder / "ledger.jsonl", owner=files.device, federation="none").append("note")
+    assert any("never applied" in str(p) for p in files.inspect().problems)

@@ -23,6 +23,8 @@ from chorister.shared.privacy.ledger import Checkpoint, Entry
 
 BUDGET_OWNER = "budget of "
 SERVER = "server"
+NO_FEDERATION = "none"
+"""What a vault's own ledger says, which is of no federation, or of all."""
 
 
 @dataclass(slots=True)
@@ -250,7 +252,7 @@ def same_federation(names: Mapping[str, str]) -> None:
     Raises:
         BadLedger: they do not.
     """
-    found = {name for name in names.values() if name != "none"}
+    found = {name for name in names.values() if name != NO_FEDERATION}
     if len(found) > 1:
         raise BadLedger(
             "Ledgers that are checked together belong to one federation.",
