@@ -21,7 +21,7 @@ from chorister.client.secagg_party import Party
 from chorister.client.train import planned_event, train_shared_adapter
 from chorister.shared import codec
 from chorister.shared.adapter_digest import adapter_digest
-from chorister.shared.errors import ProtocolViolation
+from chorister.shared.errors import ProtocolViolation, RoundAborted
 from chorister.shared.exchanges import (
     Application,
     Assignment,
@@ -103,6 +103,7 @@ def contribute(device: Device, round_id: str, request: bytes) -> bytes:
         ConsentRefused: the consent ended since the round began.
         BudgetExhausted: what is left does not cover this round.
         ProtocolViolation: the adapter is not the one that the signed terms name, or out of bounds.
+        RoundAborted: it took so long that nobody waits for it any more; nothing is charged.
     """
     assignment = Assignment.from_bytes(request)
     party, task = _resume(device, round_id, after="share")
@@ -129,6 +130,7 @@ def contribute(device: Device, round_id: str, request: bytes) -> bytes:
         quantised = quantise(clipped, terms, party.rotation_seed, randomness.fork("rounding"))
         noised = add_noise(quantised, terms, randomness.fork("noise"))
         masked = party.mask(Inbox.from_bytes(assignment.inbox), noised, device.signing_key)
+        _check_in_time(device)
         device.rounds.keep(round_id, "contribute", _state(party, task), randomness.fork("seal 3"))
     except BaseException:
         device.budget.release(round_id)  # nothing has left the device
@@ -174,6 +176,15 @@ def reveal(device: Device, round_id: str, request: bytes) -> bytes:
     device.ledger.append("round", round=round_id, action="revealed")
     device.ledger.checkpoint(device.signing_key)
     return shares.to_bytes()
+
+
+def _check_in_time(device: Device) -> None:
+    """Return unless the machine slept, or trained, past the stage's end: it would be charged."""
+    if not device.in_time():
+        raise RoundAborted(
+            "A delta is charged and sent while the server waits for it.", "a stage that is over",
+            "Nothing was sent, and what was reserved is given back.",
+        )  # fmt: skip
 
 
 def _unless_harmful(

@@ -48,6 +48,7 @@ class Device:
         now_s: its clock, Unix time.
         judge: what a shared adapter does to the speaker's held-out speech; None measures nothing,
             as in simulations, whose figures compare runs that train on.
+        in_time: whether somebody still waits for the answer to the message that is worked on.
     """
 
     signing_key: SigningKey
@@ -66,6 +67,7 @@ class Device:
     load_model: Callable[[], VoiceModel]
     now_s: Callable[[], int]
     judge: Callable[[Adapter], Effect | None] | None = None
+    in_time: Callable[[], bool] = lambda: True
 
     @property
     def device_id(self) -> str:

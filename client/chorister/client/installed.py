@@ -8,10 +8,10 @@ the keyring.
 
 from __future__ import annotations
 
-import logging
 import os
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -51,11 +51,12 @@ from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile
 
 KIND = "installed"
-FEDERATION = "federation"  # of the node's configuration, which this machine writes
+# Of the node's configuration, which this machine writes.
+FEDERATION = "federation"
+ENDS_S = "ends-s"  # Unix time at which the server waits for no answer any more
 ROUNDS = "rounds"
 ADAPTERS = "adapters"
 _ROUND_KEY = "round-key-{}"
-log = logging.getLogger("chorister.client")
 
 
 @dataclass(slots=True)
@@ -102,7 +103,9 @@ def open_device(node_config: Mapping[str, object], exchange: str, round_id: str)
     home = reopen(_process.home) if _process.home else _open_by_file(folder)
     agreed, certificate = require_member(home, federation)
     certificate.check(agreed.invite.authority, federation, home.now_s())
-    return device_of(home, agreed, certificate)
+    ends_s = node_config.get(ENDS_S)
+    in_time = partial(_in_time, ends_s) if isinstance(ends_s, float) else _always
+    return replace(device_of(home, agreed, certificate), in_time=in_time)
 
 
 def device_of(home: Home, agreed: Agreement, certificate: Certificate) -> Device:
@@ -217,6 +220,14 @@ def judge(home: Home, federation: str, rank: int, adapter: Adapter) -> Effect | 
     if not effect.harmful:
         keep_adapter(folder_of(home.folder, federation) / ADAPTERS, adapter)
     return effect
+
+
+def _in_time(ends_s: float) -> bool:
+    return time.time() <= ends_s
+
+
+def _always() -> bool:
+    return True
 
 
 def _open_by_file(folder: Path) -> Home:

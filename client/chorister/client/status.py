@@ -145,6 +145,8 @@ def _follow(
 
 
 def _state(folder: Path, own: Path) -> tuple[str, str, int | None]:
+    if (folder / WITHDRAWN_FILE).exists() and not is_running(own):
+        return "not running", "the speaker withdrew", None
     if not is_running(own):
         why = "it was paused, and is not running" if is_paused(folder) else "it is not running"
         return "not running", f"{why} (chorister join)", None

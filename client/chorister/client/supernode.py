@@ -55,6 +55,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from chorister.client.app import app
 from chorister.client.bundle_guard import BadBundle, BundleGuard
+from chorister.client.installed import ENDS_S, FEDERATION
 from chorister.shared.errors import BadMessage, ChoristerError
 from chorister.shared.node_key import NodeKey
 
@@ -159,7 +160,8 @@ class SuperNode:
             raise
         message = self._receive(letter, run_id)
         context = Context(
-            run_id=run_id, node_id=self._node.node_id, node_config={"federation": federation},
+            run_id=run_id, node_id=self._node.node_id,
+            node_config={FEDERATION: federation, ENDS_S: letter.ends_s},
             state=RecordDict(), run_config={},
         )  # fmt: skip
         began = clock()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from chorister.client import installed
+from chorister.client import contribute, installed
 from chorister.client.agreement import OwnerLimits, folder_of
 from chorister.client.consent import narrow
 from chorister.client.enrol import TRAINING
@@ -23,6 +24,7 @@ from chorister.shared.errors import (
     BadSignature,
     ConsentRefused,
     ProtocolViolation,
+    RoundAborted,
     UsageError,
 )
 from chorister.shared.privacy.ledger_file import read_lines
@@ -170,6 +172,27 @@ def test_less_segment_noise_than_was_agreed_is_refused(members, member):
     assert "segment noise" in str(found.errors[ADVERTISE, found.names[0]])
 
 
+def test_a_machine_that_slept_past_the_stages_end_is_charged_nothing(members):
+    found = members(2)
+    name = found.names[0]
+    found.gone = {CONTRIBUTE: {name}}
+    run_round(found, found.operator, 1)
+    request = found.heard[CONTRIBUTE, name]
+    installed.unlock(found.by_name[name])
+    for ends_s, sent in [(time.time() - 1.0, False), (time.time() + 1000.0, True)]:
+        config = {installed.FEDERATION: "choir", installed.ENDS_S: ends_s}
+        device = installed.open_device(config, CONTRIBUTE, "run/1")
+        if sent:
+            # What was reserved and given back may not be reserved again under the same name.
+            with pytest.raises(ProtocolViolation):
+                contribute.contribute(device, "run/1", request)
+        else:
+            with pytest.raises(RoundAborted, match="over"):
+                contribute.contribute(device, "run/1", request)
+    steps = [e["fields"]["step"] for e in entries(found, name, "budget.jsonl")[2:]]
+    assert steps == ["reserve", "release"]
+
+
 def spoilt(found):
     """The server's newest adapter, pushed far within the norm that devices take."""
     registry = found.operator.registry
@@ -185,8 +208,6 @@ def spoilt(found):
 def test_an_adapter_that_harms_gets_zeros_and_the_server_sees_no_difference(members, monkeypatch):
     found = members()
     spoilt(found)
-    from chorister.client import contribute
-
     quantised = []
     true = contribute.quantise
     monkeypatch.setattr(
@@ -210,8 +231,6 @@ def test_an_adapter_that_harms_gets_zeros_and_the_server_sees_no_difference(memb
 
 def test_an_adapter_that_does_no_harm_is_trained_from(members, monkeypatch):
     found = members()
-    from chorister.client import contribute
-
     clipped = []
     true = contribute.quantise
     monkeypatch.setattr(
