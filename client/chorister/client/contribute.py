@@ -196,13 +196,15 @@ def _unless_harmful(
     is visible of it says which of the two it is. Why, is in `adapter_check`.
     """
     effect = device.judge(adapter) if device.judge is not None else None
-    if effect is None or not effect.harmful:
+    if effect is None:
         return delta
+    # One entry either way: the disk takes as long for one as for the other.
     device.ledger.append(
-        "refusal", exchange="train.contribute", round=round_id, found=str(effect),
-        rule="the delta of an adapter that makes the speaker's own speech much worse is zeros",
+        "refusal" if effect.harmful else "note", exchange="train.contribute", round=round_id,
+        found=str(effect), rule="an adapter that makes the speaker's own speech much worse "
+        "is not trained from: the delta is zeros then",
     )  # fmt: skip
-    return AdapterDelta(np.zeros_like(delta.values))
+    return AdapterDelta(np.zeros_like(delta.values)) if effect.harmful else delta
 
 
 def _permit(device: Device) -> Permit:

@@ -29,6 +29,7 @@ class RoundSeen:
         began_s: when this device applied, Unix time.
         last: the last step that it did: applied, contributed or revealed.
         trained_from: digest of the adapter that it trained from; None before that.
+        judged: what that adapter does to the speaker's held-out speech, in words.
         refusals: why it refused something in it.
     """
 
@@ -36,6 +37,7 @@ class RoundSeen:
     began_s: int
     last: str = "applied"
     trained_from: str | None = None
+    judged: str | None = None
     refusals: tuple[str, ...] = ()
 
 
@@ -136,6 +138,8 @@ def _follow(
         seen = rounds.setdefault(name, RoundSeen(name, time_s))
         seen.last = str(fields.get("action"))
         seen.trained_from = fields.get("adapter", seen.trained_from)
+    elif kind == "note" and name in rounds and "found" in fields:
+        rounds[name].judged = str(fields["found"])
     elif kind == "refusal":
         why = str(fields.get("found") or fields.get("reason"))
         if name in rounds:

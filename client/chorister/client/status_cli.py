@@ -62,6 +62,8 @@ def _print(part: Part) -> None:
         done = {"applied": "applied, and no more", "contributed": "contributed, no sum seen"}
         name = printable(seen.round_id)
         say(f"    {_time(seen.began_s)}  {name}: {done.get(seen.last, 'done')}")
+        if seen.judged is not None:
+            say(printable(f"      the adapter on your own speech: {seen.judged}"))
         for why in seen.refusals:
             say(printable(f"      refused: {why}"))
     for row in part.budget:

@@ -48,6 +48,7 @@ def test_rounds_budget_and_refusals_without_a_passphrase(sung, capsys, monkeypat
         ("run/2", "contributed"), ("run/1", "revealed"),
     ]  # fmt: skip
     assert {row.account for row in part.budget} == {"segment", "speaker"}
+    assert "held-out loss" in part.rounds[1].judged
     assert main(["--vault", str(folder)]) == 0
     said = capsys.readouterr().out
     for words in ("not running", "run/2: contributed, no sum seen", "run/1: done", "budget   spea"):
