@@ -6,23 +6,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from chorister.server.attack_record import find_attacks, read_attacks
 from chorister.server.inspection import find_ledgers, read_checkpoints
-from chorister.server.key_file import (
-    create_signing_key,
-    default_key_path,
-    read_signing_key,
-    read_verify_key,
-)
+from chorister.server.key_file import choose_signing_key, default_key_path, read_verify_key
 from chorister.server.report_builder import build_report
 from chorister.server.report_file import seal_json, seal_page
 from chorister.server.report_page import print_pdf, render
-from chorister.server.report_record import read_attacks
 from chorister.shared.console import apply_output_options, complain, say
 from chorister.shared.errors import UsageError
 from chorister.shared.files import write_atomically
-from chorister.shared.randomness import SystemRandomness
 from chorister.shared.settings import Accountability
-from chorister.shared.signing import SigningKey
 
 EXAMPLES = """examples:
   chorister audit report --ledger OUT --out report.html --json report.json --pdf report.pdf
@@ -30,7 +23,7 @@ EXAMPLES = """examples:
   chorister audit report --ledger server.jsonl budget.jsonl --about about.toml --out report.html
       about.toml: purpose, controller, contact, legal_basis, jurisdiction, retention
   chorister audit report --ledger OUT --attacks attacks.json --out report.html
-      with attacks that were measured elsewhere
+      with attacks that `chorister audit attack` measured; in a run folder they are found
 
 The report is signed with --sign-with KEY.pem (Ed25519; `openssl genpkey -algorithm ed25519`), or
 with a key that is made on first use. Contradictions are in the report, and the exit status is 1."""
@@ -47,7 +40,8 @@ def main(argv: Sequence[str]) -> int:
             "A report is written somewhere.", "none of --out, --json and --pdf",
             "Give --out report.html.",
         )  # fmt: skip
-    attacks = read_attacks(options.attacks) if options.attacks else None
+    measured = options.attacks or find_attacks(options.ledger)
+    attacks = read_attacks(measured) if measured else None
     about = Accountability.load(options.about) if options.about else None
     report = build_report(
         find_ledgers(options.ledger), attacks=attacks, responsible=about,
@@ -56,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
         keys=[read_verify_key(text) for text in options.key] or None,
         authority=read_verify_key(options.authority) if options.authority else None,
     )  # fmt: skip
-    key = _signing_key(options.sign_with)
+    key = choose_signing_key(options.sign_with)
     page = render(report, key.verify_key())
     pdf = print_pdf(page) if options.pdf else b""
     for path, data in (
@@ -94,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         "first use)",
     )  # fmt: skip
     parser.add_argument("--about", type=Path, metavar="FILE.toml", help="who answers for it")
-    parser.add_argument("--attacks", type=Path, metavar="FILE.json", help="measured attacks")
+    parser.add_argument(
+        "--attacks", type=Path, metavar="FILE.json", help="measured attacks, signed"
+    )
     parser.add_argument(
         "--recording-segments", type=int, default=8, metavar="M",
         help="segments of a recording, for group privacy (8: about 12 s)",
@@ -104,14 +100,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--authority", metavar="KEY")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     return parser
-
-
-def _signing_key(path: Path | None) -> SigningKey:
-    if path is not None:
-        return read_signing_key(path)
-    default = default_key_path()
-    if default.exists():
-        return read_signing_key(default)
-    key = create_signing_key(default, SystemRandomness())
-    say(f"A new key was made to sign reports with: {default}")
-    return key

@@ -14,9 +14,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from chorister.shared.console import say
 from chorister.shared.errors import UsageError
 from chorister.shared.files import write_atomically
-from chorister.shared.randomness import Randomness
+from chorister.shared.randomness import Randomness, SystemRandomness
 from chorister.shared.signing import SigningKey, VerifyKey
 
 
@@ -66,6 +67,22 @@ def create_signing_key(path: Path, randomness: Randomness) -> SigningKey:
     write_atomically(
         path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600
     )
+    return key
+
+
+def choose_signing_key(path: Path | None) -> SigningKey:
+    """Return the private key in a file, or the officer's default one, made on first use.
+
+    Raises:
+        UsageError: as `read_signing_key`.
+    """
+    if path is not None:
+        return read_signing_key(path)
+    default = default_key_path()
+    if default.exists():
+        return read_signing_key(default)
+    key = create_signing_key(default, SystemRandomness())
+    say(f"A new key was made to sign reports with: {default}")
     return key
 
 

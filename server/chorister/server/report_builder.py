@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from chorister.server.attack_record import SealedAttacks
 from chorister.server.inspection import Inspection, inspect
 from chorister.server.report_figures import (
     accounts,
@@ -17,7 +18,6 @@ from chorister.server.report_figures import (
     worst_figures,
 )
 from chorister.server.report_record import (
-    Attacks,
     AuditReport,
     Consent,
     LedgerLine,
@@ -49,7 +49,7 @@ from chorister.shared.signing import VerifyKey
 def build_report(
     paths: Sequence[Path],
     *,
-    attacks: Attacks | None,
+    attacks: SealedAttacks | None,
     responsible: Accountability | None,
     recording_segments: int,
     checkpoints: Sequence[Checkpoint] = (),
@@ -123,7 +123,8 @@ def build_report(
             for device, voice, consent in story.exports
         ],
         refusals=[f"{n} x {reason}" for reason, n in story.refusals.most_common(30)],
-        trust=trust_model(rounds, gamma), attacks=attacks, extrapolated=extrapolate(rows),
+        trust=trust_model(rounds, gamma), attacks=attacks.attacks if attacks else None,
+        attacks_signed_by=attacks.key if attacks else None, extrapolated=extrapolate(rows),
         digests=_digests(story), ledgers=_ledgers(found),
         proves=list(PROVES), does_not_prove=list(DOES_NOT_PROVE),
         limits=_limits(found, story, attacks, figures),
@@ -227,7 +228,7 @@ def _ledgers(found: Inspection) -> list[LedgerLine]:
 
 
 def _limits(
-    found: Inspection, story: Story, attacks: Attacks | None, figures: Sequence[object]
+    found: Inspection, story: Story, attacks: SealedAttacks | None, figures: Sequence[object]
 ) -> list[str]:
     kinds = {(one.owner == SERVER, one.journal) for one in found.ledgers}
     limits = []
@@ -247,6 +248,10 @@ def _limits(
         limits.append(f"{story.unreadable} entries lack the fields of their kind and are left out.")
     if attacks is None:
         limits.append("No attack was measured for this report; its figures are bounds alone.")
+    elif attacks.attacks.base_sha256 != story.statement.get("base_sha256"):
+        limits.append(
+            "The attacks were measured on another base model than the one that the server states."
+        )
     limits += [
         "The sum's inputs are not range-proved: a certified device can spoil a round, within the "
         "bound on the sum's norm.",

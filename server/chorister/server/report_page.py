@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from chorister.server.report_record import AuditReport, DeviceBudget
-from chorister.shared.charts import Series, line_chart
+from chorister.shared.charts import Series, line_chart, spectrogram_chart
 from chorister.shared.errors import UsageError
 from chorister.shared.page import STYLE
 from chorister.shared.privacy.figures import MEANINGFUL_EPSILON, label_of
@@ -65,7 +65,7 @@ def render(report: AuditReport, signer: VerifyKey) -> str:
         r=report, style=Markup(STYLE), tone=_tone(report), headline=_headline(report),  # noqa: S704 (our own stylesheet)
         finished=sum(r.status == "finished" for r in report.rounds),
         sizes=f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else (sizes[0] if sizes else "no"),
-        charts=_charts(report), tables=_tables(report),
+        charts=_charts(report), tables=_tables(report), pictures=_pictures(report),
         responsible=[(n, getattr(report.responsible, f)) for n, f in RESPONSIBLE.items()],
         signer=signer.name, signer_key=signer.raw.hex(),
     )  # fmt: skip
@@ -174,6 +174,20 @@ def _charts(report: AuditReport) -> list[Chart]:
         legend = (("a", "in the sum, with the survivors as they were"), ("b", "promised"))
         charts.append(Chart("Noise over sensitivity", legend, "", drawing))
     return charts
+
+
+def _pictures(report: AuditReport) -> list[tuple[str, Markup]]:
+    if report.attacks is None:
+        return []
+    return [
+        (
+            p.title,
+            spectrogram_chart(
+                p.title, f"data:image/png;base64,{p.png}", p.duration_s, p.bands, y_label="mel band"
+            ),
+        )
+        for p in report.attacks.pictures
+    ]  # fmt: skip
 
 
 def _tables(report: AuditReport) -> list[tuple[str, str, list[DeviceBudget]]]:

@@ -7,23 +7,12 @@ could undermine them. `registry` carries the fields of an OpenDP deployments reg
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from chorister.server.attack_record import Attacks, MaybeNumber, Number, Part, Text
 from chorister.shared.errors import UsageError
-
-Text = Annotated[str, Field(max_length=20_000)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-MaybeNumber = Number | None
-"""None where nothing bounds a figure."""
-
-
-class Part(BaseModel):
-    """Base of all parts: frozen, and no unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Accountant(Part):
@@ -127,39 +116,6 @@ class Party(Part):
     never: Text
 
 
-class Control(Part):
-    """A positive control: the same attack where it has to succeed."""
-
-    name: Text
-    figure: Number
-    interval: tuple[Number, Number] | None = None
-
-
-class Attack(Part):
-    """One attack that was measured elsewhere."""
-
-    name: Text
-    question: Text = Field(description="what an attacker wants to know, in plain words")
-    figure_name: Text = Field(description="e.g. 'equal error rate', 'epsilon, lower bound'")
-    figure: MaybeNumber
-    interval: tuple[Number, Number] | None
-    confidence: Number = Field(description="of the interval, e.g. 0.95")
-    chance: MaybeNumber = Field(description="what guessing gives, on the same scale")
-    trials: int
-    positive_control: Control | None
-    command: Text
-    notes: list[Text] = Field(description="limits, e.g. what so many canaries can certify at most")
-
-
-class Attacks(Part):
-    """The file of measured attacks that `chorister audit report --attacks` reads."""
-
-    format: Literal[1]
-    simulated: bool
-    made_at_s: int
-    attacks: list[Attack]
-
-
 class Extrapolated(Part):
     """A figure that nobody paid: what would be, if the federation went on."""
 
@@ -227,6 +183,7 @@ class AuditReport(Part):
     refusals: list[Text]
     trust: list[Party]
     attacks: Attacks | None
+    attacks_signed_by: Text | None = Field(description="key, 64 hexadecimal digits")
     extrapolated: list[Extrapolated]
     digests: list[tuple[Text, Text]]
     ledgers: list[LedgerLine]
@@ -243,27 +200,6 @@ def schema() -> dict[str, Any]:
         "title": "Chorister audit report",
         **AuditReport.model_json_schema(),
     }
-
-
-def read_attacks(path: Path) -> Attacks:
-    """Return the measured attacks in a file.
-
-    Raises:
-        UsageError: it cannot be read, or holds something else.
-    """
-    try:
-        return Attacks.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UsageError(
-            "The attacks' file can be read.", f"{path}: {error.strerror}", "Check the path."
-        ) from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UsageError(
-            "A file of measured attacks follows Attacks in docs/audit.schema.json.",
-            f"{path}: {where}: {first['msg'].lower()}", "Correct the file, or leave out --attacks.",
-        ) from None  # fmt: skip
 
 
 def parse_report(plain: Any) -> AuditReport:

@@ -93,6 +93,39 @@ def line_chart(
     return Markup("".join(parts))  # noqa: S704 (all text is escaped above)
 
 
+def spectrogram_chart(
+    title: str, picture: str, duration_s: float, top: float, *, y_label: str = "frequency, kHz"
+) -> Markup:
+    """Return a spectrogram between a time axis and a frequency axis.
+
+    Args:
+        title: what it shows, for readers who do not see it.
+        picture: data URI of the image, low frequencies below.
+        duration_s: of the sound.
+        top: the highest frequency in the picture, in what the y axis counts.
+        y_label: name of that axis with its unit.
+    """
+    left, bottom, above, width, height = 40, 36, 6, WIDTH, 190
+    across, up = width - left - 8, height - bottom - above
+    parts = [open_svg(title, width, height)]
+    parts.append(
+        f'<image href="{escape(picture)}" x="{left}" y="{above}" width="{across}" height="{up}"'
+        ' preserveAspectRatio="none"/>'
+    )
+    for tick in (value for value in nice_ticks(0.0, top) if value <= top):
+        parts.append(text_at(left - 6, above + up * (1.0 - tick / top) + 4, f"{tick:g}", "end"))
+    for second in (t for t in nice_ticks(0.0, duration_s) if t <= duration_s):
+        x = left + across * second / duration_s
+        parts.append(text_at(x, height - bottom + 15, f"{second:g}", "middle"))
+    parts.append(text_at(left + across / 2, height - 4, "time, s", "middle", "axis"))
+    parts.append(
+        f'<text class="axis" text-anchor="middle" transform="translate(10 {above + up / 2:.0f}) '
+        f'rotate(-90)">{escape(y_label)}</text>'
+    )
+    parts.append("</svg>")
+    return Markup("".join(parts))  # noqa: S704 (all text is escaped above)
+
+
 def nice_ticks(low: float, high: float, *, count: int = 5) -> list[float]:
     """Return about `count` round numbers, evenly spaced, that span [low, high]."""
     if high - low < 1e-12:

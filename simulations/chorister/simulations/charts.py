@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 from markupsafe import Markup
 
@@ -113,36 +112,6 @@ def interval_chart(title: str, rows: Sequence[Span], *, x_label: str) -> Markup:
         parts.append(f'<line class="whisker {row.style}" {ends} y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(mark_at(place(row.mean), y, row.style))
     parts.append(text_at((WIDE_NAME + WIDTH - RIGHT) / 2, height - 8, x_label, "middle", "axis"))
-    parts.append("</svg>")
-    return Markup("".join(parts))  # noqa: S704 (all text is escaped above)
-
-
-def spectrogram_chart(title: str, picture: str, duration_s: float, top_khz: float) -> Markup:
-    """Return a spectrogram between a time axis and a frequency axis.
-
-    Args:
-        title: what it shows, for readers who do not see it.
-        picture: data URI of the image, low frequencies below.
-        duration_s: of the sound.
-        top_khz: the highest frequency in the picture.
-    """
-    left, bottom, top, width, height = 40, 36, 6, WIDTH, 190
-    across, up = width - left - 8, height - bottom - top
-    parts = [open_svg(title, width, height)]
-    parts.append(
-        f'<image href="{escape(picture)}" x="{left}" y="{top}" width="{across}" height="{up}"'
-        ' preserveAspectRatio="none"/>'
-    )
-    for khz in (value for value in nice_ticks(0.0, top_khz) if value <= top_khz):
-        parts.append(text_at(left - 6, top + up * (1.0 - khz / top_khz) + 4, f"{khz:g}", "end"))
-    for second in (t for t in nice_ticks(0.0, duration_s) if t <= duration_s):
-        x = left + across * second / duration_s
-        parts.append(text_at(x, height - bottom + 15, f"{second:g}", "middle"))
-    parts.append(text_at(left + across / 2, height - 4, "time, s", "middle", "axis"))
-    parts.append(
-        f'<text class="axis" text-anchor="middle" transform="translate(10 {top + up / 2:.0f}) '
-        'rotate(-90)">frequency, kHz</text>'
-    )
     parts.append("</svg>")
     return Markup("".join(parts))  # noqa: S704 (all text is escaped above)
 

@@ -10,13 +10,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from chorister.shared.charts import spectrogram_chart
 from chorister.shared.errors import UsageError
 from chorister.shared.files import write_atomically
 from chorister.shared.page import STYLE
 from chorister.shared.types import SAMPLE_RATE_HZ, FloatArray
 from chorister.shared.voice.audio import save_recording
 from chorister.simulations import systems
-from chorister.simulations.charts import Span, interval_chart, spectrogram_chart
+from chorister.simulations.charts import Span, interval_chart
 from chorister.simulations.conditions import CLEAN, CONDITIONS
 from chorister.simulations.evaluation import Spoken
 from chorister.simulations.evaluation_tables import sections

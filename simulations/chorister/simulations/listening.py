@@ -84,6 +84,13 @@ def spectrogram_png(wav: NDArray[np.float64]) -> bytes:
     return _png(np.round(shade.T[::-1] * 255).astype(np.uint8))
 
 
+def log_mel_png(log_mel: NDArray[np.float32]) -> bytes:
+    """Return a picture of a log-mel, shape (F, bands): time to the right, bands upwards."""
+    level = 20.0 / np.log(10.0) * log_mel.astype(np.float64)
+    shade = np.clip((level - level.max() + RANGE_DB) / RANGE_DB, 0, 1)
+    return _png(np.round(shade.T[::-1] * 255).astype(np.uint8))
+
+
 def _read(path: Path) -> tuple[NDArray[np.float64], int]:
     try:
         samples, rate = soundfile.read(path, dtype="float64", always_2d=True)

@@ -3,12 +3,11 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from chorister.shared.charts import Series, line_chart, nice_ticks, number
+from chorister.shared.charts import Series, line_chart, nice_ticks, number, spectrogram_chart
 from chorister.simulations.charts import (
     Span,
     before_after_chart,
     interval_chart,
-    spectrogram_chart,
 )
 
 

@@ -70,12 +70,15 @@ class SharedHead(nn.Module):
 def frozen_part(model: VoiceModel, batch: VoiceBatch) -> Frozen:
     """Return what the head reads of a batch; example by example, no gradient."""
     with torch.no_grad():
-        decoder = model.decoder
-        content = model.encoder(batch.log_mel, batch.source_mel_mean, batch.source_mel_std)
-        condition = decoder.condition(
-            batch.target_vector, batch.target_mel_mean, batch.target_mel_std
-        )
-        hidden = decoder.hidden(content, batch.f0_hz, condition)
-        recalled = decoder.recall(content, batch.sounds_content, batch.sounds_log_mel)
-        followed = (hidden - decoder.directions_mean) @ decoder.directions
-        return Frozen(decoder.own_envelopes(hidden, batch.f0_hz, recalled), followed, batch.f0_hz)
+        return traced_part(model, batch)
+
+
+def traced_part(model: VoiceModel, batch: VoiceBatch) -> Frozen:
+    """Return the same with gradients to whatever in the batch asks for them."""
+    decoder = model.decoder
+    content = model.encoder(batch.log_mel, batch.source_mel_mean, batch.source_mel_std)
+    condition = decoder.condition(batch.target_vector, batch.target_mel_mean, batch.target_mel_std)
+    hidden = decoder.hidden(content, batch.f0_hz, condition)
+    recalled = decoder.recall(content, batch.sounds_content, batch.sounds_log_mel)
+    followed = (hidden - decoder.directions_mean) @ decoder.directions
+    return Frozen(decoder.own_envelopes(hidden, batch.f0_hz, recalled), followed, batch.f0_hz)
