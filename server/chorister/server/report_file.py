@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chorister.server.attack_record import read_attacks
 from chorister.server.report_record import AuditReport, parse_report
 from chorister.shared.errors import BadLedger, BadSignature, UsageError
 from chorister.shared.signing import SigningKey, VerifyKey
@@ -32,7 +33,7 @@ class SealedReport:
 
     Attributes:
         key: who signed it.
-        report: what it says; None for a page, whose text is for people.
+        report: what it says; None for a page, whose text is for people, and for attacks.
     """
 
     key: VerifyKey
@@ -65,10 +66,11 @@ def seal_page(page: bytes, key: SigningKey, *, pdf: bool = False) -> bytes:
 
 
 def looks_like_report(path: Path) -> bool:
-    """Return whether a file begins like a report, so that it is checked as one."""
+    """Return whether a file begins like a report or measured attacks, and is checked as one."""
     with path.open("rb") as file:
         head = file.read(64).lstrip().lower()
-    return head.startswith((b"<!doctype html", b"%pdf-")) or b'"report"' in head
+    pages = head.startswith((b"<!doctype html", b"%pdf-"))
+    return pages or b'"report"' in head or b'"attacks"' in head
 
 
 def check_report(path: Path) -> SealedReport:
@@ -90,6 +92,8 @@ def check_report(path: Path) -> SealedReport:
         return SealedReport(_check(path, found[1].decode(), found[2].decode(), page), None)
     try:
         signed: Any = json.loads(data)
+        if isinstance(signed, dict) and "attacks" in signed:
+            return SealedReport(read_attacks(path).signer, None)
         plain, key, signature = (signed[name] for name in ("report", "key", "signature"))
         body = _canonical(plain)
     except (ValueError, KeyError, TypeError):

@@ -9,12 +9,20 @@ from pathlib import Path
 import pytest
 
 from chorister.server import audit_report, audit_verify
+from chorister.server.attack_record import (
+    Attacks,
+    SealedAttacks,
+    attacks_schema,
+    find_attacks,
+    read_attacks,
+    seal_attacks,
+)
 from chorister.server.inspection import find_ledgers
 from chorister.server.key_file import create_signing_key, read_signing_key, read_verify_key
 from chorister.server.report_builder import build_report
 from chorister.server.report_file import check_report, seal_json, seal_page
 from chorister.server.report_page import render
-from chorister.server.report_record import Attacks, parse_report, read_attacks, schema
+from chorister.server.report_record import parse_report, schema
 from chorister.server.report_words import summarise
 from chorister.shared.console import apply_output_options
 from chorister.shared.errors import BadLedger, UsageError
@@ -27,26 +35,35 @@ from chorister.shared.signing import SigningKey
 ROOT = Path(__file__).parents[3]
 KEY = SigningKey(bytes(range(32)))
 NOW = 1_800_000_100
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 ATTACKS = {
-    "format": 1,
-    "simulated": True,
-    "made_at_s": NOW,
+    "format": 2, "chorister": "0.1.0", "simulated": True, "made_at_s": NOW,
+    "command": "chorister audit attack --quick", "scale": "quick", "seed": 7,
+    "data": "8 voices", "settings": [["segment noise", "1"]], "base_sha256": "b" * 64,
+    "took_s": 90.0, "limits": ["Failing proves nothing."],
+    "pictures": [{"title": "Inversion: truth", "png": PNG, "duration_s": 1.28, "bands": 80}],
     "attacks": [
         {
             "name": "Speaker identification", "question": "Who sent this <update>?",
+            "adversary": "is the server.",
             "figure_name": "equal error rate", "figure": 0.49, "interval": [0.45, 0.53],
             "confidence": 0.95, "chance": 0.5, "trials": 400,
             "positive_control": {"name": "unmasked", "figure": 0.02, "interval": [0.01, 0.04]},
-            "command": "identify.py", "notes": ["Forty canaries."],
+            "beside": [{"name": "without noise", "figure": 0.021, "interval": None}],
+            "notes": ["Forty canaries."],
         }
     ],
 }  # fmt: skip
 
 
+def sealed_attacks(**changes) -> bytes:
+    return seal_attacks(Attacks.model_validate_json(json.dumps({**ATTACKS, **changes})), KEY)
+
+
 @pytest.fixture(scope="module")
 def report(sung):
     return build_report(
-        find_ledgers([sung.root]), attacks=Attacks.model_validate_json(json.dumps(ATTACKS)),
+        find_ledgers([sung.root]), attacks=SealedAttacks.model_validate_json(sealed_attacks()),
         responsible=Accountability(purpose="Tests", controller="Nobody"), recording_segments=3,
         now_s=NOW,
     )  # fmt: skip
@@ -150,7 +167,7 @@ def test_the_page_is_one_offline_file_without_script(report):
     page = render(report, KEY.verify_key())
     parser = _Links()
     parser.feed(page)
-    assert parser.found == []
+    assert [link[:22] for link in parser.found] == ["data:image/png;base64,"]  # a spectrogram
     assert not parser.tags & {"script", "link", "img", "iframe", "object"}
     assert "default-src 'none'" in page
     assert "url(" not in page
@@ -202,7 +219,7 @@ def test_a_report_signed_anew_by_a_stranger_needs_the_named_key(report, tmp_path
 def test_the_command_writes_page_and_data_signed_by_one_key(files, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     (tmp_path / "about.toml").write_text('controller = "The choir"\n')
-    (tmp_path / "attacks.json").write_text(json.dumps(ATTACKS))
+    (tmp_path / "attacks.json").write_bytes(sealed_attacks())
     page, data = tmp_path / "report.html", tmp_path / "report.json"
     arguments = [
         "--ledger", str(files.root), "--out", str(page), "--json", str(data), "--about",
@@ -221,11 +238,96 @@ def test_the_command_writes_page_and_data_signed_by_one_key(files, tmp_path, mon
 def test_wrong_usage_writes_nothing(files, tmp_path):
     with pytest.raises(UsageError, match="written somewhere"):
         audit_report.main(["--ledger", str(files.root)])
-    (tmp_path / "attacks.json").write_text(json.dumps({**ATTACKS, "format": 2}))
-    with pytest.raises(UsageError, match="format"):
-        read_attacks(tmp_path / "attacks.json")
+
+
+def test_attacks_as_they_were_signed_are_in_the_page(report):
+    page = render(report, KEY.verify_key())
+    assert report.attacks_signed_by == KEY.verify_key().raw.hex()
+    assert report.attacks_signed_by in page
+    assert "without noise" in page
+    assert "Failing proves nothing." in page
+    assert "bounds a leak from below" in page
+    assert page.count("data:image/png;base64,") == 1
+    assert "mel band" in page
+    # They were measured on no base that the server states, and the report says so.
+    assert any("another base model" in line for line in report.limits)
+
+
+def test_attacks_in_a_run_folder_are_found(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert find_attacks([files.root, files.server]) is None
+    (files.root / "attacks").mkdir()
+    (files.root / "attacks" / "attacks.json").write_bytes(sealed_attacks())
+    page = tmp_path / "report.html"
+    assert audit_report.main(["--ledger", str(files.root), "--out", str(page)]) == 0
+    assert "Who sent this" in page.read_text()
+    (files.root / "attacks.json").write_bytes(sealed_attacks())
+    with pytest.raises(UsageError, match="--attacks"):
+        find_attacks([files.root])
+
+
+def _changed(change) -> bytes:
+    plain = json.loads(sealed_attacks())
+    change(plain)
+    return json.dumps(plain).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "what"),
+    [
+        (_changed(lambda p: p["attacks"]["attacks"][0].update(figure=0.5)), BadLedger, "altered"),
+        (_changed(lambda p: p["attacks"]["attacks"].clear()), BadLedger, "altered"),
+        (_changed(lambda p: p.update(key="0" * 64)), BadLedger, "altered"),
+        (_changed(lambda p: p.update(signature="0" * 128)), BadLedger, "altered"),
+        (_changed(lambda p: p.pop("signature")), UsageError, "signature"),
+        (_changed(lambda p: p["attacks"].update(format=3)), UsageError, "format"),
+        (_changed(lambda p: p["attacks"].update(format=1)), UsageError, "format"),
+        (_changed(lambda p: p["attacks"].update(more=1)), UsageError, "more"),
+        (_changed(lambda p: p["attacks"]["attacks"][0].update(figure=float("nan"))), UsageError,
+         "figure"),
+        (_changed(lambda p: p["attacks"]["attacks"][0].update(figure=float("inf"))), UsageError,
+         "figure"),
+        (_changed(lambda p: p["attacks"]["attacks"][0].update(trials="many")), UsageError,
+         "trials"),
+        (_changed(lambda p: p["attacks"]["pictures"][0].update(png="PHN2Zz4=")), UsageError, "png"),
+        (json.dumps(ATTACKS).encode(), UsageError, "attacks"),
+        (b"", UsageError, "the file"),
+        (b"\xff\xfe", UsageError, "the file"),
+        (b"[" * 100_000, UsageError, "the file"),
+    ],
+)  # fmt: skip
+def test_attacks_that_were_altered_or_are_none_are_refused(tmp_path, data, error, what):
+    path = tmp_path / "attacks.json"
+    path.write_bytes(data)
+    with pytest.raises(error, match=what):
+        read_attacks(path)
+
+
+def test_signed_attacks_are_verified_like_a_report(tmp_path, capsys):
+    path = tmp_path / "attacks.json"
+    path.write_bytes(sealed_attacks())
+    key = KEY.verify_key().raw.hex()
+    assert audit_verify.main([str(path), "--key", key]) == 0
+    assert key in capsys.readouterr().out
+    path.write_bytes(sealed_attacks().replace(b'"seed": 7', b'"seed": 8'))
+    assert audit_verify.main([str(path)]) == 1
+    assert "altered since" in capsys.readouterr().out
+
+
+def test_a_missing_file_of_attacks_and_one_too_large_are_refused(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="can be read"):
         read_attacks(tmp_path / "none.json")
+    monkeypatch.setattr("chorister.server.attack_record.MOST_BYTES", 100)
+    (tmp_path / "attacks.json").write_bytes(sealed_attacks())
+    with pytest.raises(UsageError, match="at most 100 bytes"):
+        read_attacks(tmp_path / "attacks.json")
+
+
+def test_the_schema_of_attacks_is_the_published_one():
+    shown = json.loads((ROOT / "docs" / "attacks.schema.json").read_text())
+    assert shown == attacks_schema()
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.validate(json.loads(sealed_attacks()), shown)
 
 
 def test_keys_in_files_are_for_their_owner_and_of_the_right_kind(tmp_path):
