@@ -21,7 +21,7 @@ from chorister.shared.privacy.crosscheck import (
     compare_with_journal,
     owner_of,
 )
-from chorister.shared.privacy.events import Epsilon, PrivacyEvent
+from chorister.shared.privacy.events import PERSONAL_MECHANISM, Epsilon, PrivacyEvent
 from chorister.shared.privacy.figures import label_of
 from chorister.shared.privacy.ledger import verify
 from chorister.shared.privacy.ledger_file import read_lines
@@ -55,6 +55,7 @@ class Row:
         left: limit less what is booked; epsilons do not add up, so rounds tell more.
         next_round: epsilon after one more round like the last.
         rounds_left: how many more like the last fit.
+        personal_adapters: trainings of personal adapters among what is booked.
         label: a warning that belongs beside the figures.
     """
 
@@ -66,6 +67,7 @@ class Row:
     left: float | None
     next_round: float | None
     rounds_left: int | None
+    personal_adapters: int
     label: str | None
 
 
@@ -217,20 +219,23 @@ def account_row(account: str, facts: JournalFacts) -> Row:
     spent, booked = book.spent(account), book.events(account)
     now = epsilon(booked) if booked else 0.0
     so_far = epsilon(spent) if spent else 0.0
-    next_round = epsilon((*booked, booked[-1])) if booked else None
+    # A round is what the next one is likened to, where there was one.
+    rounds = [e for e in booked if e.mechanism != PERSONAL_MECHANISM]
+    last = (rounds or booked or (None,))[-1]
     return Row(
         account, most, delta, so_far, now - so_far, None if most is None else most - now,
-        next_round, _rounds_left(epsilon, booked, most), label_of(now),
+        epsilon((*booked, last)) if last else None, _rounds_left(epsilon, booked, last, most),
+        len(booked) - len(rounds), label_of(now),
     )  # fmt: skip
 
 
 def _rounds_left(
-    epsilon: Epsilon, booked: tuple[PrivacyEvent, ...], most: float | None
-) -> int | None:
+    epsilon: Epsilon, booked: tuple[PrivacyEvent, ...], last: PrivacyEvent | None,
+    most: float | None,
+) -> int | None:  # fmt: skip
     """Return how many more rounds like the last fit, None for no end."""
-    if most is None or not booked:
+    if most is None or last is None:
         return None
-    last = booked[-1]
 
     def fits(more: int) -> bool:
         steps = PrivacyEvent(last.mechanism, last.noise_multiplier, last.sample_rate,
@@ -260,6 +265,8 @@ def _print(owner: str, facts: JournalFacts, rows: list[Row]) -> None:
         say(f"  spent      {row.spent:8.3f} {most}" + (f"   {row.label}" if row.label else ""))
         if not math.isclose(row.reserved, 0.0, abs_tol=1e-9):
             say(f"  reserved   {row.reserved:+8.3f} a round under way, or one that a crash ended")
+        if row.personal_adapters:
+            say(f"  of these   {row.personal_adapters:8} trainings of personal adapters with noise")
         if row.left is not None:
             say(f"  left       {row.left:8.3f}")
         if row.next_round is not None:

@@ -3,6 +3,7 @@
     FOLDER/vault.json index.db items/   the vault
     FOLDER/ledger.jsonl                 what was done under which consent
     FOLDER/federations/                 a folder for each that was joined (client/agreement.py)
+    FOLDER/budget.jsonl                 what personal adapters trained with noise have cost
 
 Every command that uses a voice comes here, and asks `Home.permit` before it does.
 """

@@ -18,6 +18,7 @@ from chorister.client.enrol import enrolled_recordings
 from chorister.client.export import Origin, build_voice, export_voice
 from chorister.client.home import PERSONAL_ADAPTER, PERSONAL_PROFILE, Home
 from chorister.client.material import analyse
+from chorister.client.personal_budget import charged
 from chorister.client.personal_privacy import PersonalPrivacy
 from chorister.client.personalise import (
     Personalised,
@@ -189,6 +190,7 @@ def make_own_voice(
     Raises:
         BadAudio: too little speech in the recordings.
         BadWeights: the adapter does not fit, or makes this speaker's speech much worse.
+        BudgetExhausted: the budget does not cover the training; nothing was trained.
         ConsentRefused: a permit has ended.
         UsageError: the file cannot be written.
     """
@@ -203,19 +205,24 @@ def make_own_voice(
     held_out = segments(parts.held_out, gain=gain)
     if adapter is not None and held_out:
         require_harmless(effect_of(adapter, model, analyse(held_out), profile))
-    result = personalise(
-        model,
-        segments(parts.training, gain=gain),
-        held_out,
-        profile,
-        (),
-        encoder,
-        permits.training,
-        now_s=home.now_s(),
-        settings=settings,
-        privacy=privacy,
-        on_step=on_step,
-    )
+    training = segments(parts.training, gain=gain)
+    planned = None
+    if privacy is not None and training:
+        planned = privacy.event(len(training), settings.batch_size, settings.steps)
+    with charged(home, privacy, planned):
+        result = personalise(
+            model,
+            training,
+            held_out,
+            profile,
+            (),
+            encoder,
+            permits.training,
+            now_s=home.now_s(),
+            settings=settings,
+            privacy=privacy,
+            on_step=on_step,
+        )
     # A streaming model has adapters of its own; the offline ones stay beside them.
     live = bool(model.settings.encoder_ahead)
     suffix = LIVE_SUFFIX if live else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -110,8 +111,8 @@ def main(argv: Sequence[str]) -> int:
         type=float,
         metavar="Z",
         help="train by DP-SGD with this noise multiplier, for an adapter that is to be given "
-        "away: on half of the recordings, the voice's statistics being another third's. The "
-        "printed figure is of this run alone; figures of several on the same recordings add up",
+        "away: on half of the recordings, the voice's statistics being another third's. It is "
+        "booked in this device's budget, which refuses before any training once it is used up",
     )
     add_vault_options(parser, creates=True)
     add_output_options(parser)
@@ -149,6 +150,7 @@ def _personalise(options: argparse.Namespace) -> int:
         make_own_voice,
         read_own_recordings,
     )
+    from chorister.client.personal_budget import personal_budget
     from chorister.client.personal_privacy import PersonalPrivacy
     from chorister.client.personalise import PersonaliseSettings
     from chorister.shared.privacy.segment_level import segment_figure
@@ -204,6 +206,10 @@ def _personalise(options: argparse.Namespace) -> int:
     figure = None
     if privacy is not None and event is not None:
         figure = segment_figure((event,), privacy.segment.delta_dp)
+    booked, privacy_limit = None, math.inf
+    if privacy is not None:
+        privacy_limit = privacy.segment.epsilon_max
+        booked = personal_budget(home, privacy).epsilon("segment")
     if options.json:
         result = made.result
         print_json(
@@ -223,6 +229,7 @@ def _personalise(options: argparse.Namespace) -> int:
                 "steps": result.steps,
                 "took_s": result.seconds,
                 "epsilon_segment": figure and figure.epsilon,
+                "epsilon_segment_booked": booked,
             }
         )
     say(made.result.verdict())
@@ -230,9 +237,13 @@ def _personalise(options: argparse.Namespace) -> int:
         say(
             f"Privacy of the training segments in the personal adapter: {figure.sentence()}. The "
             "voice file also holds the vector, statistics and frames of the enrolment part, a "
-            "third of the recordings, which no noise protects. The figure is of this run alone "
-            "and is booked nowhere: figures of several runs on the same recordings add up, and "
-            "one run without noise leaves none."
+            "third of the recordings, which no noise protects. One run without noise leaves no "
+            "figure at all."
+        )
+    if booked is not None:
+        say(
+            f"Booked in this device's budget: {booked:.4g} of {privacy_limit:g} in all, with what "
+            "was trained before (`chorister budget`)."
         )
     if options.plain:
         say("This plain file cannot be recalled: whoever has a copy can speak with your voice.")

@@ -16,6 +16,7 @@ from chorister.server.report_record import (
     Group,
 )
 from chorister.server.report_story import RoundStory, Story
+from chorister.shared.privacy.budget import is_local
 from chorister.shared.privacy.crosscheck import SERVER, JournalFacts
 from chorister.shared.privacy.events import MECHANISMS, PrivacyEvent, Unit
 from chorister.shared.privacy.figures import PrivacyFigure
@@ -65,7 +66,9 @@ def accounts(found: Inspection, finished: frozenset[str]) -> list[Account]:
 def _account(owner: str, account: str, facts: JournalFacts, finished: frozenset[str]) -> Account:
     name, _, device = account.partition("/")
     unit: Unit = "segment" if name == "segment" else "speaker"
-    charged = [r for r, charges in facts.charges.items() if account in charges]
+    charged = [
+        r for r, charges in facts.charges.items() if account in charges and not is_local(charges)
+    ]
     if owner == SERVER:
         lost = sum(r not in finished for r in charged)
     else:

@@ -12,20 +12,28 @@ import pytest
 import soundfile
 from safetensors.numpy import save_file
 
-from chorister.client import home, personalise_cli
+from chorister.client import budget_cli, home, personalise_cli
 from chorister.client import personalise as personalise_module
 from chorister.client.adapter_file import attach_adapter, read_adapter
 from chorister.client.own_voice import give_own_consent, read_own_recordings
+from chorister.client.personal_budget import personal_budget
+from chorister.client.personal_privacy import PersonalPrivacy
 from chorister.client.sealed import exported, open_sealed
 from chorister.client.voice import open_voice
 from chorister.shared.adapter_digest import adapter_digest
 from chorister.shared.errors import (
     BadCorpus,
+    BadLedger,
     BadSettings,
     BadWeights,
+    BudgetExhausted,
     ConsentRefused,
     UsageError,
 )
+from chorister.shared.privacy.budget_file import BudgetFile
+from chorister.shared.privacy.segment_level import segment_figure
+from chorister.shared.randomness import SystemRandomness
+from chorister.shared.settings import SegmentPrivacy
 from chorister.shared.types import Adapter, FloatArray, Recording
 from chorister.shared.voice import adapters
 from chorister.shared.voice.base import save_base
@@ -45,6 +53,14 @@ def recordings(tmp_path: Path, speech: Speech) -> Path:
     for number in range(4):
         soundfile.write(folder / f"{number}.wav", speech(4.0, number), RATE)
     return folder
+
+
+@pytest.fixture
+def six(recordings: Path, speech: Speech) -> Path:
+    """Enough to keep what noise protects apart from the rest."""
+    for number in (4, 5):
+        soundfile.write(recordings / f"{number}.wav", speech(4.0, number), RATE)
+    return recordings
 
 
 @pytest.fixture
@@ -196,7 +212,81 @@ def test_what_the_noise_protects_is_apart_from_gain_profile_and_judge(
             np.testing.assert_array_equal(samples, second[name])
     assert {name.partition(".")[0] for names in known_by for name in names} == {"5"}
     assert personalise_cli.main([str(folder), "--out", str(tmp_path / "x.voice"), *options]) == 0
-    assert "figures of several runs on the same recordings add up" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Booked in this device's budget" in said
+    mine = home.open_home(tmp_path / "vault", "correct horse")
+    booked = budget_of(mine).events("segment")
+    assert len(booked) == 3
+    assert segment_figure(booked, 1e-3).epsilon > epsilons[0]
+    assert f"{segment_figure(booked, 1e-3).epsilon:.4g} of 50 in all" in said
+
+
+def budget_of(mine: home.Home) -> BudgetFile:
+    return personal_budget(mine, PersonalPrivacy(SegmentPrivacy(), SystemRandomness()))
+
+
+def noisy(recordings: Path, base: Path, tmp_path: Path, *more: str) -> list[str]:
+    return [
+        str(recordings), "--out", str(tmp_path / f"{len(list(tmp_path.iterdir()))}.voice"),
+        "--own-voice", "--base", str(base), "--steps", "1", *more,
+    ]  # fmt: skip
+
+
+def test_noise_is_booked_in_budget_and_ledger_and_plain_training_is_not(
+    six: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert personalise_cli.main(noisy(six, base, tmp_path)) == 0
+    mine = home.open_home(tmp_path / "vault", "correct horse")
+    assert not (mine.folder / home.BUDGET_FILE).exists()
+    assert personalise_cli.main(noisy(six, base, tmp_path, "--noise", "2")) == 0
+    (event,) = budget_of(mine).events("segment")
+    assert (event.mechanism, event.noise_multiplier, event.steps) == (
+        "gaussian, personal adapter", 2.0, 1,
+    )  # fmt: skip
+    capsys.readouterr()
+    assert budget_cli.main([str(mine.folder)]) == 0
+    said = capsys.readouterr().out
+    assert "1 trainings of personal adapters" in said
+    assert "0 charged rounds came to a sum, 0 did not" in said
+    # The ledger knows it too: a budget restored from a backup is found.
+    (mine.folder / home.BUDGET_FILE).unlink()
+    budget_of(mine)
+    with pytest.raises(BadLedger, match="restored from a backup"):
+        budget_cli.main([str(mine.folder)])
+
+
+def test_an_exhausted_budget_refuses_before_any_training(
+    six: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = noisy(six, base, tmp_path, "--noise", "0.05")
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("it trained")
+
+    monkeypatch.setattr("chorister.client.own_voice.personalise", never)
+    with pytest.raises(BudgetExhausted, match="Nothing was trained"):
+        personalise_cli.main(arguments)
+    assert not list(tmp_path.glob("*.voice"))
+    mine = home.open_home(tmp_path / "vault", "correct horse")
+    assert budget_of(mine).events("segment") == ()
+
+
+def test_a_training_that_fails_is_given_back_and_a_crash_stays_charged(
+    six: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise BadSettings("It works.", "it does not", "Wait.")
+
+    monkeypatch.setattr("chorister.client.own_voice.personalise", fails)
+    with pytest.raises(BadSettings, match="It works"):
+        personalise_cli.main(noisy(six, base, tmp_path, "--noise", "2"))
+    mine = home.open_home(tmp_path / "vault", "correct horse")
+    assert budget_of(mine).events("segment") == ()
+    privacy = PersonalPrivacy(SegmentPrivacy(), SystemRandomness())
+    event = privacy.event(4, 2, 3)
+    assert event is not None
+    personal_budget(mine, privacy).reserve("a process that was killed", {"segment": event})
+    assert budget_of(mine).events("segment") == (event,)
 
 
 def test_too_little_speech_is_said_with_the_reason(tmp_path: Path, speech: Speech) -> None:

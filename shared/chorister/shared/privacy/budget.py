@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from chorister.shared.errors import BadLedger, BudgetExhausted, ProtocolViolation
-from chorister.shared.privacy.events import Epsilon, PrivacyEvent
+from chorister.shared.privacy.events import PERSONAL_MECHANISM, Epsilon, PrivacyEvent
 from chorister.shared.privacy.ledger import Json
 
 Step = Literal["reserve", "spend", "finish", "release"]
@@ -82,6 +82,14 @@ class Booking:
         return cls(step, round_id, {k: PrivacyEvent.from_plain(v) for k, v in charges.items()})
 
 
+def is_local(charges: Mapping[str, PrivacyEvent]) -> bool:
+    """Return whether charges are for what a device does by itself, outside of any round.
+
+    A device alone says which mechanism it books, so no server can name its rounds to look so.
+    """
+    return all(event.mechanism == PERSONAL_MECHANISM for event in charges.values())
+
+
 @dataclass(slots=True)
 class Book:
     """All bookings of one budget: pure state, driven by whoever stores it.
@@ -97,6 +105,7 @@ class Book:
     _open: dict[str, Mapping[str, PrivacyEvent]] = field(default_factory=dict)
     _states: dict[str, Step] = field(default_factory=dict)
     _spent: dict[str, list[PrivacyEvent]] = field(default_factory=dict)
+    _local: set[str] = field(default_factory=set)
 
     def plan(self, round_id: str, charges: Mapping[str, PrivacyEvent]) -> Booking:
         """Return the reservation that books these charges, if every limit covers it.
@@ -153,7 +162,7 @@ class Book:
                 )
         unfinished, finished = self.outcomes()
         cap = self.allowed_unfinished
-        if cap is not None and unfinished - finished >= cap:
+        if cap is not None and unfinished - finished >= cap and not is_local(charges):
             raise BudgetExhausted(
                 f"A device is charged at most {cap} rounds more without a sum than with one.",
                 f"{unfinished} without and {finished} with one",
@@ -162,8 +171,11 @@ class Book:
             )
 
     def outcomes(self) -> tuple[int, int]:
-        """Return how many charged rounds came to no sum (as far as known) and how many to one."""
-        states = list(self._states.values())
+        """Return how many charged rounds came to no sum (as far as known) and how many to one.
+
+        What the owner trained on this device alone is no round: no server can waste it.
+        """
+        states = [step for name, step in self._states.items() if name not in self._local]
         return states.count("reserve") + states.count("spend"), states.count("finish")
 
     def plan_finish(self, round_id: str) -> Booking | None:
@@ -220,6 +232,8 @@ class Book:
         self._states[booking.round_id] = booking.step
         if booking.step == "reserve":
             self._open[booking.round_id] = booking.charges
+            if is_local(booking.charges):
+                self._local.add(booking.round_id)
         elif booking.step != "finish":
             charges = self._open.pop(booking.round_id)
             if booking.step == "spend":

@@ -36,10 +36,10 @@ def segment_event(noise_multiplier: float, sample_rate: float, steps: int) -> Pr
 
 
 def personal_event(noise_multiplier: float, sample_rate: float, steps: int) -> PrivacyEvent:
-    """Return what DP-SGD of a personal adapter costs each segment once the adapter is given away.
+    """Return what DP-SGD of a personal adapter costs each segment, whether it is released or not.
 
-    One that stays on the device costs nothing, since nobody else sees it. One that was trained
-    without noise and given away is covered by no figure at all.
+    It is booked when it is trained: what stays on the device today may be given away tomorrow. One
+    that was trained without noise and given away is covered by no figure at all.
 
     Args:
         noise_multiplier: standard deviation over the clip norm, above 0.

@@ -35,15 +35,19 @@ class DeviceFacts:
         applied: round to (entry, digest of terms, signature of the token).
         contributed: round to (entry, time, digest of the masked delta, units that were charged).
         witnessed: checkpoints of the server's ledger that it was shown.
+        local: what it charged by itself, outside of rounds: name to (entry, units).
     """
 
     applied: dict[str, tuple[int, str, str]] = field(default_factory=dict)
     contributed: dict[str, tuple[int, int, str, frozenset[str]]] = field(default_factory=dict)
     witnessed: list[Checkpoint] = field(default_factory=list)
+    local: dict[str, tuple[int, frozenset[str]]] = field(default_factory=dict)
 
     def follow(self, entry: Entry) -> None:
         """Take one entry."""
         fields: Mapping[str, Any] = entry.fields
+        if entry.kind == "budget":
+            self.local[fields["round"]] = (entry.index, frozenset(fields["charges"]))
         if entry.kind != "round":
             return
         if fields.get("action") == "applied":
@@ -168,8 +172,9 @@ def compare_with_server(device: str, own: DeviceFacts, server: ServerFacts) -> I
 
 
 def compare_with_journal(device: str, own: DeviceFacts, journal: JournalFacts) -> Iterator[str]:
-    """Give the rounds that a device contributed to and its budget has forgotten."""
-    for round_id, (index, _, _, units) in sorted(own.contributed.items()):
+    """Give the rounds, and the trainings by itself, that a device charged and its budget forgot."""
+    rounds = {name: (index, units) for name, (index, _, _, units) in own.contributed.items()}
+    for round_id, (index, units) in sorted((rounds | own.local).items()):
         missing = units - journal.charges.get(round_id, {}).keys()
         if missing:
             yield (

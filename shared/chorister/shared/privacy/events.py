@@ -55,7 +55,7 @@ MECHANISMS = {
         ),
         Mechanism(
             PERSONAL_MECHANISM, "segment", ONE_SEGMENT, POISSON,
-            "DP-SGD of a personal adapter that is given away; one that stays at home has no event",
+            "DP-SGD of a personal adapter on the device (local, released or not)",
         ),
         Mechanism(
             SPEAKER_MECHANISM, "speaker", ONE_SPEAKER, NOT_SAMPLED,
