@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from chorister.client.home import BUDGET_FILE, FEDERATIONS, LEDGER_FILE, default_folder
 from chorister.shared.console import add_output_options, apply_output_options, print_json, say
@@ -110,24 +111,47 @@ def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = _parser().parse_args(argv)
     apply_output_options(options)
-    seen = look(options.path or default_folder(), options.server_ledger)
-    owner, facts, rows, problems = seen.owner, seen.facts, seen.rows, seen.problems
-    unfinished, finished = facts.book.outcomes()
+    paths = _budgets(options.path or default_folder())
+    found = [look(path, options.server_ledger) for path in paths]
+    together = _together(found) if len(found) > 1 else None
     if options.json:
-        print_json(
-            {
-                "owner": owner, "limits": facts.limits, "accounts": [asdict(row) for row in rows],
-                "rounds_with_a_sum": finished, "rounds_without": unfinished, "problems": problems,
-            }
-        )  # fmt: skip
+        plain = [_plain(seen) for seen in found]
+        print_json(plain[0] if together is None else {"budgets": plain, "together": together})
     else:
-        _print(owner, facts, rows)
+        for path, seen in zip(paths, found, strict=True):
+            if together is not None:
+                say(f"\n{path}")
+            _print(seen.owner, seen.facts, seen.rows)
+        if together is not None:
+            say(
+                f"\nTogether, if all trained on the same segments: epsilon "
+                f"{together['epsilon']:.3f} for one segment (delta {together['delta']:g}). Each "
+                "budget is refused by its own limit; nothing limits this."
+            )
+    problems = [problem for seen in found for problem in seen.problems]
     if problems:
         raise BadLedger(
             "A budget knows every round that its device contributed to.", problems[0],
             "Put the newest copy of the budget back before this device joins any round.",
         )  # fmt: skip
     return 0
+
+
+def _plain(seen: Seen) -> dict[str, Any]:
+    unfinished, finished = seen.facts.book.outcomes()
+    return {
+        "owner": seen.owner, "limits": seen.facts.limits,
+        "accounts": [asdict(row) for row in seen.rows], "rounds_with_a_sum": finished,
+        "rounds_without": unfinished, "problems": seen.problems,
+    }  # fmt: skip
+
+
+def _together(found: Sequence[Seen]) -> dict[str, float]:
+    """Return what all budgets of one voice come to for a segment that each of them trained on."""
+    deltas = [seen.facts.limits.get("segment", {}).get("delta") for seen in found]
+    delta = max((d for d in deltas if d is not None), default=1e-3)
+    events = [event for seen in found for event in seen.facts.book.events("segment")]
+    return {"delta": delta, "epsilon": segment_accountant(delta)(events) if events else 0.0}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,17 +171,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _budgets(path: Path) -> list[Path]:
+    """Return the journals of a voice: of personal adapters, and of each federation."""
+    own = path / BUDGET_FILE
+    joined = sorted(path.glob(f"{FEDERATIONS}/*/{BUDGET_FILE}")) if path.is_dir() else []
+    return [*([own] if own.is_file() else []), *joined] or [path]
+
+
 def _paths(path: Path) -> tuple[Path, Path | None]:
     """Return the journal and, if it lies beside it, the device's own ledger."""
     journal = path / BUDGET_FILE if path.is_dir() else path
-    if path.is_dir() and not journal.is_file():
-        joined = sorted(path.glob(f"{FEDERATIONS}/*/{BUDGET_FILE}"))
-        if len(joined) > 1:
-            raise UsageError(
-                "One budget is shown: each federation has its own, and they add up.",
-                ", ".join(str(each) for each in joined), "Name one of them.",
-            )  # fmt: skip
-        journal = joined[0] if joined else journal
     if not journal.is_file():
         raise UsageError(
             "A budget's journal can be read.", f"no {journal}",
