@@ -9,7 +9,9 @@ import pytest
 from chorister.client.budget import DeviceBudget
 from chorister.client.budget_cli import main
 from chorister.shared.console import apply_output_options
-from chorister.shared.errors import BadLedger, UsageError
+from chorister.shared.errors import BadLedger, BudgetExhausted, UsageError
+from chorister.shared.privacy.budget_file import BudgetFile
+from chorister.shared.privacy.charges import personal_event, segment_event
 from chorister.shared.privacy.events import SPEAKER_MECHANISM, PrivacyEvent
 from chorister.shared.privacy.ledger_file import LedgerFile
 from chorister.shared.privacy.limits import segment_limit, speaker_limit
@@ -124,3 +126,38 @@ def test_an_edited_budget_is_refused(tmp_path):
     )
     with pytest.raises(BadLedger, match="altered"):
         main([str(tmp_path)])
+
+
+def test_all_budgets_of_a_voice_are_shown_and_what_they_come_to_together(tmp_path, capsys):
+    own = BudgetFile(
+        tmp_path / "budget.jsonl", {"segment": segment_limit(SegmentPrivacy())}, owner=NAME,
+        federation="none",
+    )  # fmt: skip
+    own.reserve("personal adapter 1", {"segment": personal_event(2.0, 0.5, 30)})
+    own.spend("personal adapter 1")
+    alone = shown(capsys, tmp_path)
+    assert alone["accounts"][0]["personal_adapters"] == 1
+    assert (alone["rounds_with_a_sum"], alone["rounds_without"]) == (0, 0)
+    (tmp_path / "federations" / "one").mkdir(parents=True)
+    joined = budget(tmp_path / "federations" / "one")
+    joined.reserve("r1", segment=segment_event(1.0, 0.5, 5), speaker=ROUND)
+    found = shown(capsys, tmp_path)
+    assert len(found["budgets"]) == 2
+    parts = [row["spent"] + row["reserved"] for b in found["budgets"] for row in b["accounts"]
+             if row["account"] == "segment"]  # fmt: skip
+    assert max(parts) < found["together"]["epsilon"] < sum(parts)
+    assert main([str(tmp_path)]) == 0
+    assert "Together" in capsys.readouterr().out
+
+
+def test_trainings_of_the_owner_are_no_rounds_that_a_server_wastes(tmp_path):
+    own = budget(tmp_path)
+    for number in range(7):
+        own.reserve(f"personal {number}", segment=personal_event(9.0, 0.1, 1), speaker=None)
+        own.spend(f"personal {number}")
+    own.reserve("r0", segment=None, speaker=ROUND)  # five without a sum would have been the cap
+    for number in range(1, 5):
+        own.reserve(f"r{number}", segment=segment_event(9.0, 0.1, 1), speaker=None)
+    with pytest.raises(BudgetExhausted, match="5 rounds more without a sum"):
+        own.reserve("r5", segment=segment_event(9.0, 0.1, 1), speaker=None)
+    own.reserve("personal 7", segment=personal_event(9.0, 0.1, 1), speaker=None)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from chorister.client.material import Segments
@@ -169,7 +170,8 @@ class _Attack:
             for private in (False, True)
         ]
         # A delta is minus the gradient, column after column of the layer.
-        plain, private = (torch.from_numpy(-d.reshape(-1, 160).T.copy()) for d in deltas)
+        rows = len(self._head.shift.shift.weight)
+        plain, private = (torch.from_numpy(-d.reshape(-1, rows).T.copy()) for d in deltas)
         truth = self._batch.log_mel
         framewise = self._gradient(truth, self._target, framewise=True, graph=False)
         return [(SEEN[0], plain, False), (SEEN[1], private, False), (SEEN[2], framewise, True)]
@@ -203,9 +205,9 @@ class _Attack:
         """Return the gradient that a device would compute on a segment."""
         frozen = traced_part(self._lab.model, self._with(log_mel))
         weight = self._head.shift.shift.weight.detach().clone().requires_grad_(True)
-        ones = torch.ones_like(frozen.followed[:, :, :1])
-        inputs = torch.cat([ones, frozen.followed[:, :, : self._lab.spec.rank]], dim=2)
-        shifted = frozen.envelopes + inputs @ weight.T
+        shifted = frozen.envelopes + functional_call(
+            self._head.shift, {"shift.weight": weight}, (frozen.followed,)
+        )
         # An absolute value has no second derivative to search along; a rounded one has.
         with _RoundedAbs() if graph else nullcontext():
             loss = reconstruction_loss(self._render(shifted), wav).sum()

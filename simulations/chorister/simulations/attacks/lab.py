@@ -28,17 +28,18 @@ from chorister.shared.randomness import Randomness
 from chorister.shared.settings import Federation, SegmentPrivacy, TrainingTask
 from chorister.shared.signing import SigningKey
 from chorister.shared.types import Adapter, AdapterDelta, Recording
-from chorister.shared.voice.adapters import SharedAdapterSpec
+from chorister.shared.voice.adapter_spec import SharedAdapterSpec
 from chorister.shared.voice.base import load_base
 from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile, profile_from
 from chorister.shared.voice.speaker import load_speaker_encoder
 from chorister.simulations.corpus import open_corpus, screen_corpus
 from chorister.simulations.embedded import embedded_corpus
+from chorister.simulations.enrolment import spec_of
 from chorister.simulations.network import shared_model
 from chorister.simulations.randomness import SimulatedRandomness
 from chorister.simulations.recordings import PROFILE_RECORDINGS
-from chorister.simulations.scenario import Scenario, read_scenario
+from chorister.simulations.scenario import read_scenario
 from chorister.simulations.speakers import Piece, Skipped, Speaker, split_speaker
 
 NOW_S = 1_700_000_000
@@ -150,20 +151,17 @@ def open_lab(
     skipped = Skipped()
     screened = screen_corpus(corpus, skipped)
     voices = _read_voices(screened.speakers, most_voices, most_segments)
+    spec = spec_of(scenario)
     folder = Path(tempfile.mkdtemp(prefix="chorister-lab-"))
     try:
         yield Lab(
-            voices, scenario.federation, _spec(scenario), shared_model(scenario.adapter.rank),
+            voices, scenario.federation, spec, shared_model(spec),
             _permit(folder, seed),
             f"{len(voices)} voices of "
             + ("the embedded corpus (synthetic)" if data is None else f"a {corpus.layout} corpus"),
         )  # fmt: skip
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _spec(scenario: Scenario) -> SharedAdapterSpec:
-    return SharedAdapterSpec(rank=scenario.adapter.rank)
 
 
 def _permit(folder: Path, seed: int) -> Permit:
