@@ -29,7 +29,7 @@ from chorister.shared.voice.shared_head import SharedHead, frozen_part
 
 # Much worse than no adapter. An adapter of honest rounds lowers the loss by some per cent; noise
 # that drowns what was learnt raises it by as much, and is repaired by the next rounds.
-LARGEST_RATIO = 1.25
+LARGEST_RATIO = 1.5
 _MOST_SEGMENTS = 12
 _SEED = 0
 
