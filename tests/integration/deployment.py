@@ -72,6 +72,8 @@ class Deployment:
         deadline_s: of each stage.
         rounds: that the invitation speaks of.
         encrypted: False for the test that reads the traffic.
+        dial: what devices dial, if not the server itself.
+        prefix: of each process's command line.
     """
 
     root: Path
@@ -79,6 +81,7 @@ class Deployment:
     rounds: int = 2
     encrypted: bool = True
     dial: str = ""
+    prefix: tuple[str, ...] = ()
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -150,7 +153,7 @@ class Deployment:
         (self.root / "out").mkdir(exist_ok=True)
         with (self.root / "out" / log).open("ab") as out:
             process = subprocess.Popen(
-                [sys.executable, "-c", code, *map(str, arguments)],
+                [*self.prefix, sys.executable, "-c", code, *map(str, arguments)],
                 stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
@@ -172,7 +175,9 @@ class Deployment:
         assert process.poll() is None, self.said("server")
         return process
 
-    def start_device(self, name: str, for_s: int = 600) -> subprocess.Popen[bytes]:
+    def start_device(
+        self, name: str, for_s: int = 600, code: str = CHORISTER
+    ) -> subprocess.Popen[bytes]:
         """`chorister join`, on any power, at any time."""
         certificate = self.root / "post" / name / "certificate"
         joined = self.vault(name) / ".joined"
@@ -181,6 +186,7 @@ class Deployment:
         return self.start(
             "join", *first, "--any-power", "--even-if-busy", "--threads", "1", "--for", for_s,
             "--vault", self.vault(name), "--passphrase-file", self.passphrase, log=name,
+            code=code,
         )  # fmt: skip
 
     def run(self, rounds: int, when: int) -> None:
