@@ -1,4 +1,4 @@
-"""Twenty rounds while devices and server are killed and the network fails: nothing lost, budgets exact.
+"""Twenty rounds with kills and a network that fails: nothing is lost, budgets are exact.
 
 With `tc netem` (in a network namespace of its own) packets are delayed and lost; where the kernel
 has no netem, a line in front of the server delays what passes and breaks connections.
@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -67,10 +67,8 @@ def netem() -> Iterator[tuple[tuple[str, ...], str]]:
     try:
         yield ((), refused) if refused else (("ip", "netns", "exec", NAMESPACE), "")
     finally:
-        try:
+        with suppress(FileNotFoundError):
             ip("ip", "netns", "del", NAMESPACE)
-        except FileNotFoundError:
-            pass
 
 
 @pytest.mark.slow
@@ -86,7 +84,7 @@ def test_nothing_is_lost_and_budgets_are_exact(
     with netem() as (prefix, refused), town.deployment(root, deadline_s=25.0, rounds=60) as made:
         made.prefix = prefix
         port = made.server.server_settings().listen_port
-        with lines.Line(to=port, delay_s=0.08, break_share=0.01, seed=20) as line:
+        with lines.Line(to=port, delay_s=0.08, break_share=0.002, seed=20) as line:
             if refused:
                 print(f"no tc netem here ({refused}): a line delays and breaks connections instead")
                 made.dial = f"127.0.0.1:{line.port}"

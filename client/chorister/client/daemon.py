@@ -135,7 +135,7 @@ class Daemon:
                     self._note("connected", "")
                     self._serve(node)
             except ChoristerError as error:
-                if self.clocks.monotonic() - began > MOST_BACK_OFF_S:
+                if self.clocks.monotonic() - began > back_off_s:
                     back_off_s = LEAST_BACK_OFF_S  # it had held: this is a new trouble
                 self._note("away", f"{error.found}; again in {back_off_s:.0f} s at most")
                 log.info("The connection was lost. %s", error)
