@@ -56,8 +56,9 @@ def run(argv: Sequence[str]) -> int:
         return 0
     if options.when < 2:
         raise UsageError("A round needs two devices or more.", str(options.when), "Raise --when.")
+    rounds = settings.rounds if options.rounds is None else options.rounds
     plan = add_rounds(
-        plan, done, options.rounds or settings.rounds, least_devices=options.when,
+        plan, done, rounds, least_devices=options.when,
         every_s=_span_s(options.every), next_s=_at_s(options.at),
     )  # fmt: skip
     write_plan(folder.plan_file, plan)

@@ -29,6 +29,9 @@ def status(argv: Sequence[str]) -> int:
         "status", "How the federation stands; nothing in it is about one person."
     )
     parser.add_argument("--watch", action="store_true", help="again every 2 s, until Ctrl-C")
+    parser.add_argument(
+        "--running", action="store_true", help="exit status 1 if the server is not running"
+    )
     options, folder = parse_server(parser, argv)
     while True:
         found = take_snapshot(folder)
@@ -38,7 +41,7 @@ def status(argv: Sequence[str]) -> int:
             say("\x1b[2J\x1b[H")
         _print(found)
         if not options.watch:
-            return 0
+            return 1 if options.running and not found.running else 0
         time.sleep(WATCH_S)
 
 

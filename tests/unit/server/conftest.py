@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,3 +69,19 @@ def files(sung, tmp_path):
     root = tmp_path / "files"
     shutil.copytree(sung.root, root)
     return Files(root, sung.names, sung.keys, sung.kept, sung.backup)
+
+
+@pytest.fixture(scope="session")
+def offices():
+    """The module deployed.py beside this file."""
+    path = Path(__file__).with_name("deployed.py")
+    spec = importlib.util.spec_from_file_location("deployed", path)
+    module = sys.modules["deployed"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def office(offices, tmp_path):
+    """A new server and its authority."""
+    return offices.an_office(tmp_path)
