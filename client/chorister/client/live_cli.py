@@ -129,29 +129,36 @@ def _statistics(
 
 def _latency(voice: LiveVoice, options: argparse.Namespace) -> int:
     """Every term of the delay; computing is measured here and now."""
-    from chorister.client.live_speed import step_times_ms
+    from chorister.client.live_speed import measure_steps, middle
 
     latency = voice.latency(options.chunk // _FRAME_MS)
-    times_ms = step_times_ms(voice, _MEASURED_STEPS)
-    middle, slow = times_ms[len(times_ms) // 2], times_ms[len(times_ms) * 95 // 100]
+    times = measure_steps(voice, _MEASURED_STEPS)
+    step_ms, slow_ms = middle(times.wall_ms), times.wall_ms[len(times.wall_ms) * 95 // 100]
+    spent_ms = middle(times.processor_ms)
     chunk_frames = latency.chunk_frames
     terms = latency.terms_ms()
     known_ms = sum(terms.values())
     for name, value in terms.items():
         say(f"{name:12} {value:7.1f} ms")
     say(f"{'sum':12} {known_ms:7.1f} ms")
-    say(f"{'compute':12} {middle * chunk_frames:7.1f} ms (one step in twenty takes more than"
-        f" {slow:.1f} ms)")  # fmt: skip
-    say(f"{'altogether':12} {known_ms + middle * chunk_frames:7.1f} ms, and the sound card's own")
-    say(f"real-time factor {middle / _FRAME_MS:.3f}")
+    say(f"{'compute':12} {step_ms * chunk_frames:7.1f} ms (one step in twenty takes more than"
+        f" {slow_ms:.1f} ms)")  # fmt: skip
+    say(f"{'altogether':12} {known_ms + step_ms * chunk_frames:7.1f} ms, and the sound card's own")
+    say(
+        f"real-time factor {spent_ms / _FRAME_MS:.3f} of processor time, {step_ms / _FRAME_MS:.3f} "
+        f"by the clock; a step takes {times.ratio:.1f} times as long as reading 11 MB"
+    )
     if options.json:
         print_json(
             {
                 "terms_ms": terms,
                 "sum_ms": known_ms,
-                "compute_ms": middle * chunk_frames,
-                "step_95_percent_ms": slow,
-                "real_time_factor": middle / _FRAME_MS,
+                "compute_ms": step_ms * chunk_frames,
+                "step_95_percent_ms": slow_ms,
+                "real_time_factor": spent_ms / _FRAME_MS,
+                "real_time_factor_by_the_clock": step_ms / _FRAME_MS,
+                "reference_ms": middle(times.reference_ms),
+                "steps_to_reference": times.ratio,
             }
         )
     return 0

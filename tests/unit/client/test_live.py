@@ -16,6 +16,7 @@ from chorister.client.calibration import Calibration, calibrate_from, statistics
 from chorister.client.consent import give
 from chorister.client.live import LiveConverter, converted
 from chorister.client.live_sound import Devices, open_sound
+from chorister.client.live_speed import measure_steps, middle
 from chorister.client.sealed import seal_voice
 from chorister.client.stream_level import StreamLevel, soft_limit
 from chorister.client.stream_voice import LiveVoice, open_live_voice
@@ -365,3 +366,12 @@ def test_a_file_is_left_unfinished_when_its_voice_is_withdrawn(
     assert not out.exists()
     assert not list(tmp_path.glob("*.part"))
     assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_step_is_measured_beside_a_reference(voice: LiveVoice) -> None:
+    times = measure_steps(voice, 5)
+    assert len(times.wall_ms) == len(times.processor_ms) == 5
+    for column in (times.wall_ms, times.processor_ms, times.reference_ms):
+        assert column == sorted(column)
+        assert min(column) >= 0.0
+    assert times.ratio == middle(times.processor_ms) / middle(times.reference_ms)
