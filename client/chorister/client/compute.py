@@ -54,11 +54,12 @@ def with_fallback(device: torch.device, act: Callable[[torch.device], _Result]) 
     tried again by this process.
 
     Raises:
-        RuntimeError: it fails on the CPU as well.
+        RuntimeError, TypeError: it fails on the CPU as well.
     """
     try:
         return act(device)
-    except RuntimeError:  # torch's, of which running out of memory is one
+    # Torch's, of which running out of memory is one; a TypeError says that MPS has no float64.
+    except (RuntimeError, TypeError):
         if device.type == "cpu":
             raise
         _failed.add(device.type)

@@ -163,6 +163,7 @@ def make_own_voice(
     home: Home,
     permits: OwnPermits,
     settings: PersonaliseSettings,
+    probes: Sequence[Recording] = (),
     privacy: PersonalPrivacy | None = None,
     precision: Precision = "fp32",
     on_step: Callable[[int], None] = lambda _: None,
@@ -181,6 +182,7 @@ def make_own_voice(
         home: of the speaker.
         permits: as `ask_permits` gives them; they say whether the file is plain.
         settings: how to train.
+        probes: speech of others that the voice is tried on; what is shipped if there is none.
         privacy: of the personal adapter's training segments; the recordings are then divided as
             `divide` does, and gain, profile and judgement come from parts that are not trained
             on. The voice file holds frames of the enrolment part, which no noise protects.
@@ -215,7 +217,7 @@ def make_own_voice(
             training,
             held_out,
             profile,
-            (),
+            probes,
             encoder,
             permits.training,
             now_s=home.now_s(),

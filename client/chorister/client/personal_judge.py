@@ -19,20 +19,16 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import torch
 
+from chorister.client.probes import Probe
 from chorister.shared.errors import BadAudio
-from chorister.shared.types import FeatureSequence, FloatArray, Recording
+from chorister.shared.types import FloatArray, Recording
 from chorister.shared.voice.base import BASE_WEIGHTS
 from chorister.shared.voice.features import log_mel
 from chorister.shared.voice.mixture import Background, VoiceMixture, read_background
-from chorister.shared.voice.model import VoiceModel
+from chorister.shared.voice.model import VoiceModel, move_pitch
 from chorister.shared.voice.phones import PhoneRecogniser
-from chorister.shared.voice.profile import (
-    LOUD_PERCENTILE,
-    SPEECH_RANGE,
-    SpeakerProfile,
-)
+from chorister.shared.voice.profile import SpeakerProfile
 
 BACKGROUND_FILE = "background.safetensors"
 WORDS_BY_PHONES = "phone errors, by pocketsphinx"
@@ -67,21 +63,6 @@ class Opinion:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """Speech that is converted to see what a model does.
-
-    Attributes:
-        samples: shape (T,), 16 kHz.
-        features: of it, F frames.
-        source: its speaker's enrolment.
-    """
-
-    samples: FloatArray
-    features: FeatureSequence
-    source: SpeakerProfile
-
-
 class PersonalJudge:
     """Judges conversions of the same probes, before and after personalising.
 
@@ -114,11 +95,9 @@ class PersonalJudge:
         self._probes = tuple(probes)
         self._profile = profile
         self._recogniser = recogniser
-        self._phones = [
-            [] if recogniser is None else recogniser.recognise(probe.samples) for probe in probes
-        ]
-        # A probe in which no phone is heard tells nothing about words.
-        self.words_by = WORDS_BY_PHONES if any(self._phones) else WORDS_BY_CONTENT
+        # A probe in which no phone was heard tells nothing about words.
+        heard = recogniser is not None and any(probe.phones for probe in probes)
+        self.words_by = WORDS_BY_PHONES if heard else WORDS_BY_CONTENT
 
     def look(self, model: VoiceModel, seed: int = 0) -> Opinion:
         """Convert every probe to the speaker and judge what comes out.
@@ -128,17 +107,23 @@ class PersonalJudge:
             seed: of the vocoder's noise.
         """
         likeness, words = [], []
-        for probe, phones in zip(self._probes, self._phones, strict=True):
-            speech = model.convert(probe.features, probe.source, self._profile, seed=seed)
+        for probe in self._probes:
+            speech = say_probe(model, probe, self._profile, seed=seed)
             mel = log_mel(speech)
             likeness.append(self._voice.ratio(mel))
             if self.words_by == WORDS_BY_CONTENT:
-                words.append(
-                    content_distance(model, probe.features, probe.source, mel, self._profile)
-                )
-            elif phones and self._recogniser is not None:
-                words.append(self._recogniser.phone_error_rate(phones, speech))
+                words.append(content_distance(model, probe, mel, self._profile))
+            elif probe.phones and self._recogniser is not None:
+                heard = list(probe.phones)
+                words.append(self._recogniser.phone_error_rate(heard, speech))
         return Opinion(float(np.mean(likeness)), float(np.mean(words)), self.words_by)
+
+
+def say_probe(
+    model: VoiceModel, probe: Probe, target: SpeakerProfile, *, seed: int = 0
+) -> FloatArray:
+    """A probe in the target's voice: shape (F * 160,), float32, 16 kHz."""
+    return model.say(probe.content, move_pitch(probe.f0_hz, probe, target), target, seed=seed)
 
 
 @cache
@@ -152,42 +137,21 @@ def shipped_background() -> Background:
 
 
 def content_distance(
-    model: VoiceModel,
-    original: FeatureSequence,
-    source: SpeakerProfile,
-    converted_mel: FloatArray,
-    target: SpeakerProfile,
+    model: VoiceModel, original: Probe, converted_mel: FloatArray, target: SpeakerProfile
 ) -> float:
     """How differently the content encoder reads a conversion and its original.
 
     Args:
         model: whose content encoder reads.
         original: F frames.
-        source: the original's speaker.
         converted_mel: shape (F, 80), of the conversion.
         target: whose voice it has.
 
     Returns:
         1 - mean cosine of the content over the original's frames with speech, 0 to 2.
     """
-    read, reread = (
-        _content(model, mel, profile)
-        for mel, profile in ((original.log_mel, source), (converted_mel, target))
-    )
-    level = original.log_mel.mean(axis=1)
-    spoken = level > np.percentile(level, LOUD_PERCENTILE) - SPEECH_RANGE
+    read = original.content
+    reread = model.content_of(converted_mel, target.mel_mean, target.mel_std)
     norms = np.linalg.norm(read, axis=1) * np.linalg.norm(reread, axis=1)
     cosines = (read * reread).sum(1) / np.maximum(norms, 1e-9)
-    return float(1.0 - cosines[spoken].mean())
-
-
-def _content(model: VoiceModel, mel: FloatArray, profile: SpeakerProfile) -> FloatArray:
-    device = next(model.parameters()).device
-    rows = (mel, profile.mel_mean, profile.mel_std)
-    batch = [torch.from_numpy(np.array(row, np.float32))[None].to(device) for row in rows]
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        found = model.encoder(*batch)[0].cpu().numpy()
-    model.train(was_training)
-    return np.asarray(found, np.float32)
+    return float(1.0 - cosines[original.spoken > 0].mean())

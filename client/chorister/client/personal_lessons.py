@@ -69,17 +69,18 @@ class Lessons:
         self._encoder = encoder
         self._weights = (likeness_weight, cycle_weight)
         self._content_noise = content_noise
-        self._vector = torch.from_numpy(np.array(profile.vector, np.float32))
-        self._batch, self._targets = own_voice_batch(training, profile)
-        own = self._batch
+        device = device_of(model)
+        self._vector = torch.from_numpy(np.array(profile.vector, np.float32)).to(device)
+        batch, targets = own_voice_batch(training, profile)
+        self._batch, self._targets = own, _ = batch.to(device), targets.to(device)
         with torch.no_grad():
             content = model.encoder(own.log_mel, own.source_mel_mean, own.source_mel_std)
             frames = content.shape[1]
             disguises = [] if apart else [_disguise(model, training, f, frames) for f in _DISGUISES]
         self._contents = [content, *disguises]
         self._halves = None if apart or len(training) < 2 else _Halves(own, content)
-        self._spectral = SpectralLoss()
-        self._log_mel = LogMel()
+        self._spectral = SpectralLoss().to(device)
+        self._log_mel = LogMel().to(device)
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Loss of each of some segments.
@@ -116,6 +117,11 @@ class Lessons:
         return each
 
 
+def device_of(model: VoiceModel) -> torch.device:
+    """Where a model computes."""
+    return model.decoder.leave.weight.device
+
+
 def disguised(recording: Recording, factor: float) -> Recording:
     """The recording played faster or slower: pitch and formants of somebody else.
 
@@ -135,11 +141,12 @@ def _disguise(
     """Content of the disguised segments, stretched back to the segments' frames: (N, F, C)."""
     mels = [log_mel(disguised(segment, factor).samples) for segment in training]
     speech = np.concatenate([speech_frames(mel) for mel in mels])
+    device = device_of(model)
     statistics = (
-        torch.from_numpy(np.asarray(row, np.float32)).expand(len(mels), -1)
+        torch.from_numpy(np.asarray(row, np.float32)).to(device).expand(len(mels), -1)
         for row in (speech.mean(axis=0), speech.std(axis=0))
     )
-    content = model.encoder(torch.from_numpy(np.stack(mels)), *statistics)
+    content = model.encoder(torch.from_numpy(np.stack(mels)).to(device), *statistics)
     stretched = nn.functional.interpolate(content.transpose(1, 2), size=frames, mode="linear")
     normal: Tensor = nn.functional.layer_norm(stretched.transpose(1, 2), content.shape[2:])
     return normal

@@ -94,7 +94,7 @@ class PrivateSteps:
                 torch.autograd.backward(self._loss(torch.tensor(rows)).sum())
         else:
             for p in self._parameters:
-                p.grad_sample = torch.zeros((0, *p.shape))  # type: ignore[attr-defined]
+                p.grad_sample = torch.zeros((0, *p.shape), device=p.device)  # type: ignore[attr-defined]
         self._optimiser.step()
 
     def close(self) -> None:

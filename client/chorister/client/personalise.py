@@ -8,36 +8,36 @@ segments reconstructed as well. Else the zero-shot voice stays, and the result s
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
+from chorister.client.compute import with_fallback
 from chorister.client.consent import Permit
-from chorister.client.personal_judge import Opinion, PersonalJudge, Probe
-from chorister.client.personal_lessons import Lessons, VoiceEncoder, disguised
+from chorister.client.personal_judge import Opinion, PersonalJudge, say_probe
+from chorister.client.personal_lessons import Lessons, VoiceEncoder, device_of, disguised
 from chorister.client.personal_privacy import PersonalPrivacy, PrivateSteps
-from chorister.shared.errors import BadAudio, BadSettings
+from chorister.client.probes import Probe, probe_of, probes_of, shipped_probes
+from chorister.shared.errors import BadSettings
 from chorister.shared.privacy.events import PrivacyEvent
 from chorister.shared.settings import NotNegative, Positive, Settings
-from chorister.shared.types import SAMPLE_RATE_HZ, Recording
+from chorister.shared.types import Recording
 from chorister.shared.voice import adapters
 from chorister.shared.voice.batches import hiss_for, own_voice_batch
-from chorister.shared.voice.features import extract_features, log_mel
+from chorister.shared.voice.features import log_mel
 from chorister.shared.voice.losses import SpectralLoss
 from chorister.shared.voice.model import VoiceModel
-from chorister.shared.voice.phones import find_recogniser
-from chorister.shared.voice.profile import Listener, SpeakerProfile, profile_from
+from chorister.shared.voice.phones import PhoneRecogniser, find_recogniser
+from chorister.shared.voice.profile import SpeakerProfile
 
 _MAX_HELD_OUT = 12
-_MAX_PROBES = 6
-_PROBE_SAMPLES = 4 * SAMPLE_RATE_HZ
 _DISGUISES = (0.84, 1.19)
 # The vocoder's noise is the same before and after, so that only the adapter differs.
 _JUDGE_SEED = 0
@@ -91,6 +91,7 @@ class Personalised:
         loss_after: the same with the adapter; with the last one tried, if none was kept.
         similarity_before: mean cosine of conversions with the speaker's vector, zero-shot.
         similarity_after: the same with the adapter, likewise.
+        tried_on: what the conversions said: whose speech.
         steps: optimiser steps done.
         seconds: time taken.
         event: what training cost each training segment; None without noise. The held-out segments,
@@ -105,6 +106,7 @@ class Personalised:
     similarity_after: float
     opinion_before: Opinion
     opinion_after: Opinion | None
+    tried_on: str
     steps: int
     seconds: float
     event: PrivacyEvent | None = None
@@ -118,6 +120,7 @@ class Personalised:
             f"held-out loss {self.loss_before:.3f} -> {self.loss_after:.3f}, "
             f"similarity {self.similarity_before:.3f} -> {self.similarity_after:.3f}"
         )
+        figures += f" on {self.tried_on}"
         if self.opinion_after is not None:
             before, after = self.opinion_before, self.opinion_after
             figures += (
@@ -145,7 +148,8 @@ def personalise(
 ) -> Personalised:
     """Trains a personal adapter on top of what is attached, and keeps it if it helps.
 
-    The same inputs, seed, versions and one thread give the same adapter.
+    It computes where the model is, and on the CPU where that fails. The same inputs, seed,
+    versions and one thread of a CPU give the same adapter.
 
     Args:
         model: the base, with the shared adapter where there is one; the personal adapter is in it
@@ -153,9 +157,9 @@ def personalise(
         training: segments of the speaker, of one length.
         held_out: segments of the speaker that are not in `training`, of one length.
         profile: of the speaker, from the enrolment set; with `privacy`, of none of `training`.
-        probes: speech of others to convert as a test; those with too little speech are left out.
-            Where none is left, the speaker's own held-out speech is disguised (`disguised`). At
-            most 6 are used, and 4 s of each.
+        probes: speech of others to convert as a test, at most 12 recordings and 4 s of each; those
+            with too little speech are left out. Where none is left, what the package ships for this
+            content encoder; for any other, the speaker's own held-out speech is disguised.
         encoder: speaker encoder that the adapter learns from and that judges the conversions.
         permit: for 'training'.
         now_s: Unix time.
@@ -176,15 +180,40 @@ def personalise(
             f"{len(training)} and {len(held_out)}",
             "Record more speech: a minute gives both.",
         )
-    settings = settings or PersonaliseSettings()
-    began = time.monotonic()
-    judge = _Judge(list(held_out)[:_MAX_HELD_OUT], probes, profile, encoder, model)
+    wanted, began = settings or PersonaliseSettings(), time.monotonic()
+    return with_fallback(
+        device_of(model),
+        lambda device: _personalise_on(
+            device, model, training, held_out, profile, probes, encoder, wanted, privacy, began,
+            on_step,
+        ),
+    )  # fmt: skip
+
+
+def _personalise_on(
+    device: torch.device,
+    model: VoiceModel,
+    training: Sequence[Recording],
+    held_out: Sequence[Recording],
+    profile: SpeakerProfile,
+    probes: Sequence[Recording],
+    encoder: VoiceEncoder,
+    settings: PersonaliseSettings,
+    privacy: PersonalPrivacy | None,
+    began: float,
+    on_step: Callable[[int], None],
+) -> Personalised:
+    model.to(device)
+    encoder = _on(device, encoder)
+    recogniser = find_recogniser()
+    tried, tried_on = _probes(model, probes, held_out, recogniser)
+    judge = _Judge(list(held_out)[:_MAX_HELD_OUT], tried, profile, encoder, device)
     adapters.detach_personal(model)
     model.requires_grad_(False)
     before = judge.look(model)
     # What the figure protects decides nothing: it is neither judged by nor stopped by.
     known_by = [*held_out] if privacy is not None else [*training, *held_out]
-    independent = PersonalJudge(known_by, judge.probes, profile, find_recogniser())
+    independent = PersonalJudge(known_by, tried, profile, recogniser)
     opinion, second = independent.look(model), None
     steps, best, last = _train(
         model, training, profile, encoder, judge, before, settings, privacy, began, on_step
@@ -205,10 +234,36 @@ def personalise(
         after.similarity,
         opinion,
         second,
+        tried_on,
         steps,
         time.monotonic() - began,
         None if privacy is None else privacy.event(len(training), settings.batch_size, steps),
     )
+
+
+def _probes(
+    model: VoiceModel,
+    named: Sequence[Recording],
+    held_out: Sequence[Recording],
+    recogniser: PhoneRecogniser | None,
+) -> tuple[tuple[Probe, ...], str]:
+    """What conversions are tried on, and where it is from."""
+    if found := probes_of(named, model, recogniser):
+        return found, f"{len(found)} recordings of others"
+    if found := shipped_probes(model):
+        return found, f"speech of {len(found)} others, shipped"
+    # The package knows no content encoder but its own.
+    own = np.concatenate([segment.samples for segment in held_out[:_MAX_HELD_OUT]])
+    copies = (disguised(Recording(own, "own"), factor) for factor in _DISGUISES)
+    return tuple(probe_of(copy, model, recogniser) for copy in copies), "the speaker in disguise"
+
+
+def _on(device: torch.device, encoder: VoiceEncoder) -> VoiceEncoder:
+    """The encoder where the model is; the shipped one is shared, so it is copied."""
+    if not isinstance(encoder, nn.Module):
+        return encoder
+    there = all(parameter.device == device for parameter in encoder.parameters())
+    return encoder if there else copy.deepcopy(encoder).to(device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,30 +288,18 @@ class _Judge:
     def __init__(
         self,
         held_out: list[Recording],
-        probes: Sequence[Recording],
+        probes: Sequence[Probe],
         profile: SpeakerProfile,
         encoder: VoiceEncoder,
-        listener: Listener,
+        device: torch.device,
     ) -> None:
-        self._listener = listener
-        self._batch, self._targets = own_voice_batch(held_out, profile)
+        batch, targets = own_voice_batch(held_out, profile)
+        self._batch, self._targets = batch.to(device), targets.to(device)
         self._hiss = hiss_for(self._batch, torch.Generator().manual_seed(_JUDGE_SEED))
         self._profile = profile
         self._encoder = encoder
-        usable = []
-        for probe in probes[:_MAX_PROBES]:
-            with suppress(BadAudio):
-                usable.append(self._read(probe))
-        if not usable:
-            own = np.concatenate([segment.samples for segment in held_out])
-            usable = [self._read(disguised(Recording(own, "own"), f)) for f in _DISGUISES]
-        self.probes = usable
-        self._loss = SpectralLoss()
-
-    def _read(self, probe: Recording) -> Probe:
-        part = Recording(probe.samples[:_PROBE_SAMPLES], probe.name)
-        source = profile_from([part], self._encoder, self._listener)
-        return Probe(part.samples, extract_features(part), source)
+        self.probes = list(probes)
+        self._loss = SpectralLoss().to(device)
 
     def look(self, model: VoiceModel) -> _Seen:
         """Both figures."""
@@ -272,7 +315,7 @@ class _Judge:
         """Mean cosine between conversions of the probes and the speaker's vector."""
         cosines = []
         for probe in self.probes:
-            speech = model.convert(probe.features, probe.source, self._profile, seed=_JUDGE_SEED)
+            speech = say_probe(model, probe, self._profile, seed=_JUDGE_SEED)
             cosines.append(float(self._encoder.embed(log_mel(speech)) @ self._profile.vector))
         return float(np.mean(cosines))
 

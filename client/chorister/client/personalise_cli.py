@@ -84,6 +84,15 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--adapter", type=Path, metavar="FILE", help="a federation's shared adapter"
     )
+    parser.add_argument(
+        "--probe",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="recordings of others that the new voice is tried on before it is kept, 4 s of each "
+        "(default: speech of six people that Chorister ships); nothing of them is kept",
+    )
     parser.add_argument("--base", type=Path, metavar="FILE", help="another base model's weights")
     parser.add_argument(
         "--steps", type=int, default=_DEFAULT_STEPS, metavar="N", help="most training steps"
@@ -101,6 +110,12 @@ def main(argv: Sequence[str]) -> int:
         default="all",
         help="in which of the decoder's blocks they are: all, the first half, the second half, or "
         "none: an offset of the speaker's condition alone (default all)",
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="to train on (default auto: a GPU where torch finds one)",
     )
     parser.add_argument("--max-seconds", type=float, metavar="S", help="stop training after this")
     parser.add_argument(
@@ -142,6 +157,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _personalise(options: argparse.Namespace) -> int:
     from chorister.client.adapter_file import read_adapter
+    from chorister.client.compute import best_device
     from chorister.client.own_voice import (
         ask_permits,
         enrolled_material,
@@ -156,6 +172,7 @@ def _personalise(options: argparse.Namespace) -> int:
     from chorister.shared.privacy.segment_level import segment_figure
     from chorister.shared.randomness import SystemRandomness
     from chorister.shared.settings import SegmentPrivacy
+    from chorister.shared.voice.audio import load_recording
     from chorister.shared.voice.speaker import load_speaker_encoder
 
     if options.out.exists():
@@ -172,6 +189,7 @@ def _personalise(options: argparse.Namespace) -> int:
         },
         "the command line",
     )
+    device = best_device(options.device)
     privacy = None
     if options.noise is not None:
         wanted = SegmentPrivacy.parse({"noise_multiplier": options.noise}, "the command line")
@@ -179,6 +197,7 @@ def _personalise(options: argparse.Namespace) -> int:
     adapter = read_adapter(options.adapter) if options.adapter else None
     # What cannot be read is found before a vault is made.
     named = read_own_recordings(options.recordings) if options.recordings else None
+    probes = [load_recording(path) for path in options.probe]
     home = open_or_create_from(options)
     if options.own_voice and home.consent is None:
         home = give_own_consent(home, plain=options.plain)
@@ -187,6 +206,7 @@ def _personalise(options: argparse.Namespace) -> int:
     for error in material.skipped:
         complain(f"skipped: {error}")
     model, base_sha256 = load_own_model(options.base, live=options.live)
+    model.to(device)
     with progress(f"Personalising from {material.seconds:.0f} s", options.steps) as step:
         made = make_own_voice(
             model,
@@ -198,6 +218,7 @@ def _personalise(options: argparse.Namespace) -> int:
             home=home,
             permits=permits,
             settings=settings,
+            probes=probes,
             privacy=privacy,
             precision=options.precision,
             on_step=step,
@@ -222,6 +243,7 @@ def _personalise(options: argparse.Namespace) -> int:
                 "seconds_of_speech": material.seconds,
                 "skipped": len(material.skipped),
                 "kept": result.kept,
+                "tried_on": result.tried_on,
                 "loss_before": result.loss_before,
                 "loss_after": result.loss_after,
                 "similarity_before": result.similarity_before,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from safetensors.numpy import save_file
 
 from chorister.client import budget_cli, home, personalise_cli
@@ -336,3 +337,16 @@ def test_bad_adapter_files_are_refused(tmp_path: Path, small_model: VoiceModel) 
         read_adapter(tmp_path / "other.safetensors")
     with pytest.raises(BadWeights, match="layout"):
         attach_adapter(small_model, Adapter(values, "f" * 64))
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_made(
+    recordings: Path, base: Path, tmp_path: Path
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    out = tmp_path / "me.voice"
+    arguments = [str(recordings), "--out", str(out), "--own-voice", "--base", str(base)]
+    with pytest.raises(UsageError, match="cuda"):
+        personalise_cli.main([*arguments, "--device", "cuda"])
+    assert not out.exists()
+    assert not (tmp_path / "vault").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,13 +15,13 @@ from chorister.client.personal_judge import (
     WORDS_BY_PHONES,
     Opinion,
     PersonalJudge,
-    Probe,
     content_distance,
     shipped_background,
 )
+from chorister.client.probes import Probe, probe_of, spoken_frames
 from chorister.shared.errors import BadAudio, BadWeights
 from chorister.shared.types import FloatArray, Recording
-from chorister.shared.voice.features import extract_features, log_mel
+from chorister.shared.voice.features import log_mel
 from chorister.shared.voice.mixture import COEFFICIENTS, VoiceMixture
 from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile
@@ -43,9 +44,8 @@ class Recogniser:
 
 
 @pytest.fixture
-def probe(speech: Speech, target: SpeakerProfile) -> Probe:
-    samples = speech(1.5, 3)
-    return Probe(samples, extract_features(Recording(samples, "probe")), target)
+def probe(speech: Speech, small_model: VoiceModel) -> Probe:
+    return probe_of(Recording(speech(1.5, 3), "probe"), small_model, Recogniser(["AH"], 0.0))
 
 
 @pytest.fixture
@@ -103,17 +103,21 @@ def test_phones_are_used_where_some_are_heard(
 ) -> None:
     heard = PersonalJudge(own, (probe,), target, Recogniser(["AH"], 0.25)).look(small_model)
     assert (heard.words_by, heard.words) == (WORDS_BY_PHONES, 0.25)
-    deaf = PersonalJudge(own, (probe,), target, Recogniser([], 0.25)).look(small_model)
+    unheard = replace(probe, phones=())
+    deaf = PersonalJudge(own, (unheard,), target, Recogniser([], 0.25)).look(small_model)
     assert deaf.words_by == WORDS_BY_CONTENT
 
 
 def test_content_does_not_differ_from_itself(
-    small_model: VoiceModel, probe: Probe, target: SpeakerProfile
+    small_model: VoiceModel, speech: Speech, target: SpeakerProfile
 ) -> None:
-    same = content_distance(small_model, probe.features, target, probe.features.log_mel, target)
+    mel = log_mel(speech(1.5, 3))
+    content = small_model.content_of(mel, target.mel_mean, target.mel_std)
+    spoken = spoken_frames(mel)
+    original = Probe(content, np.zeros(len(mel), np.float32), 5.0, 0.2, spoken)
+    same = content_distance(small_model, original, mel, target)
     assert same == pytest.approx(0.0, abs=1e-5)
-    other = probe.features.log_mel[::-1].copy()
-    assert content_distance(small_model, probe.features, target, other, target) > 0.05
+    assert content_distance(small_model, original, mel[::-1].copy(), target) > 0.05
 
 
 def test_the_model_is_left_as_it_was(

@@ -12,7 +12,7 @@ import torch
 from chorister.client import personalise as personalise_module
 from chorister.client.consent import Permit
 from chorister.client.personal_judge import WORDS_BY_CONTENT, Opinion
-from chorister.client.personal_lessons import disguised
+from chorister.client.personal_lessons import Lessons, disguised
 from chorister.client.personal_privacy import PersonalPrivacy
 from chorister.client.personalise import Personalised, PersonaliseSettings, personalise
 from chorister.client.prepare import segments
@@ -39,13 +39,12 @@ class Judging:
         cosines: with the target's vector, one a judgement; the last one is repeated.
     """
 
-    def __init__(self, target: SpeakerProfile, cosines: Sequence[float], profiles: int) -> None:
+    def __init__(self, target: SpeakerProfile, cosines: Sequence[float]) -> None:
         self._vector = target.vector
         self._across = np.roll(target.vector, 1)
         self._across -= (self._across @ self._vector) * self._vector
         self._across /= np.linalg.norm(self._across)
-        # Enrolling the probes asks the encoder too.
-        self._cosines = [0.0] * profiles + list(cosines)
+        self._cosines = list(cosines)
 
     def embed(self, log_mel: FloatArray) -> FloatArray:
         cosine = self._cosines.pop(0) if len(self._cosines) > 1 else self._cosines[0]
@@ -99,7 +98,7 @@ def run(
     privacy: PersonalPrivacy | None = None,
 ) -> Personalised:
     training, held_out = material
-    encoder = Judging(target, cosines, profiles=1)
+    encoder = Judging(target, cosines)
     return personalise(
         model, training, held_out, target, [probe], encoder, permit, now_s=NOW_S,
         settings=settings, privacy=privacy,
@@ -343,3 +342,71 @@ def test_no_segment_recalls_itself(
     # The rows of a batch are of both halves, and where one is not disguised the others' tables
     # have its frames.
     assert any(torch.cdist(a, b).min() < 1e-4 for own, known in seen for a in own for b in known)
+
+
+def test_training_computes_where_the_model_is(make_model, material, target: SpeakerProfile) -> None:
+    """On torch's 'meta' device, which refuses to mix: there is no GPU here."""
+    model = make_model().to("meta")
+    adapters.attach_personal(model, adapters.PersonalAdapterSpec(4, "late"))
+
+    class Hearing(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.project = torch.nn.Linear(80, 256)
+
+        def forward(self, log_mel: torch.Tensor) -> torch.Tensor:
+            return self.project(log_mel.mean(dim=1))
+
+    lessons = Lessons(
+        model,
+        material[0],
+        target,
+        Hearing().to("meta"),
+        likeness_weight=1.0,
+        cycle_weight=1.0,
+        content_noise=0.1,
+        apart=False,
+    )
+    each = lessons.loss(torch.tensor([0, 2, 1]), torch.Generator().manual_seed(1))
+    assert (each.shape, each.device.type) == ((3,), "meta")
+    each.sum().backward()
+    gradients = [parameter.grad for parameter in adapters.personal_parameters(model)]
+    assert all(one is not None and one.device.type == "meta" for one in gradients)
+
+
+def test_a_device_that_fails_gives_way_to_the_cpu(
+    make_model, material, target, probe, permits: Permits, monkeypatch
+) -> None:
+    from chorister.client import compute
+
+    monkeypatch.setattr(compute, "_failed", set())
+    wanted = run(make_model(), material, target, probe, permits("training"), (0.5, 0.9))
+    model = make_model()
+    asked = []
+
+    def device_of(_: VoiceModel) -> torch.device:
+        return torch.device("meta")
+
+    honest = personalise_module._personalise_on
+
+    def failing(device: torch.device, *arguments: object) -> Personalised:
+        asked.append(device.type)
+        if device.type != "cpu":
+            raise RuntimeError("out of memory")
+        return honest(device, *arguments)
+
+    monkeypatch.setattr(personalise_module, "device_of", device_of)
+    monkeypatch.setattr(personalise_module, "_personalise_on", failing)
+    found = run(model, material, target, probe, permits("training"), (0.5, 0.9))
+    assert asked == ["meta", "cpu"]
+    assert all(torch.equal(wanted.adapter[name], value) for name, value in found.adapter.items())
+
+
+def test_training_stops_when_conversions_stop_improving(
+    make_model, material, target, probe, permits: Permits
+) -> None:
+    patient = QUICK.model_copy(update={"steps": 400, "check_every": 2, "patience": 3})
+    cosines = (0.1, 0.5, 0.4, 0.4, 0.4, 0.9)
+    done = run(make_model(), material, target, probe, permits("training"), cosines, patient)
+    assert done.steps == 2 * 4
+    assert done.similarity_after == pytest.approx(0.5)

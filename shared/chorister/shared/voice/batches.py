@@ -71,6 +71,10 @@ def select(batch: VoiceBatch, rows: Tensor) -> VoiceBatch:
 
 
 def hiss_for(batch: VoiceBatch, generator: torch.Generator) -> Tensor:
-    """Return the vocoder's noise for a batch from a generator, shape (B, F * 160)."""
+    """Return the vocoder's noise for a batch from a generator, shape (B, F * 160).
+
+    A generator on the CPU draws the same numbers for a batch on any device.
+    """
     rows, frames = batch.f0_hz.shape
-    return torch.randn((rows, frames * HOP_SAMPLES), generator=generator)
+    drawn = torch.randn((rows, frames * HOP_SAMPLES), generator=generator, device=generator.device)
+    return drawn.to(batch.f0_hz.device)

@@ -75,7 +75,7 @@ def with_noise(content: Tensor, level: float, generator: torch.Generator) -> Ten
     Args:
         content: shape (B, F, content).
         level: standard deviation of the noise.
-        generator: source of the noise.
+        generator: source of the noise, on any device.
     """
-    noise = torch.randn(content.shape, generator=generator, device=content.device)
-    return content + level * noise
+    noise = torch.randn(content.shape, generator=generator, device=generator.device)
+    return content + level * noise.to(content.device)

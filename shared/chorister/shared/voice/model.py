@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from chorister.shared.errors import BadSettings
-from chorister.shared.types import FeatureSequence, FloatArray
+from chorister.shared.types import MEL_BANDS, FeatureSequence, FloatArray
 from chorister.shared.voice.decoder import Decoder
 from chorister.shared.voice.encoder import ContentEncoder
 from chorister.shared.voice.frames import HOP_SAMPLES
@@ -100,7 +101,19 @@ class VoiceBatch:
         return VoiceBatch(*(getattr(self, name).to(device) for name in self.__slots__))
 
 
-def move_pitch(f0_hz: FloatArray, source: SpeakerProfile, target: SpeakerProfile) -> FloatArray:
+class PitchRange(Protocol):
+    """Median and spread of the natural logarithm of F0 in Hz, such as a `SpeakerProfile` has."""
+
+    @property
+    def log_f0_median(self) -> float:
+        """Over the voiced frames."""
+
+    @property
+    def log_f0_spread(self) -> float:
+        """Interquartile range / 1.349, above 0."""
+
+
+def move_pitch(f0_hz: FloatArray, source: PitchRange, target: PitchRange) -> FloatArray:
     """F0 shifted and stretched from one speaker's range to another's, in the log domain.
 
     Args:
@@ -164,6 +177,15 @@ class VoiceModel(nn.Module):
     def envelopes(self, batch: VoiceBatch) -> tuple[Tensor, Tensor]:
         """What the vocoder renders, as the decoder gives it: shape (B, F, 80) each."""
         content = self.encoder(batch.log_mel, batch.source_mel_mean, batch.source_mel_std)
+        return self.envelopes_of(content, batch)
+
+    def envelopes_of(self, content: Tensor, batch: VoiceBatch) -> tuple[Tensor, Tensor]:
+        """The same for content that is known: (B, F, content channels) to (B, F, 80) each.
+
+        Args:
+            content: what is said.
+            batch: pitch and target; its log-mel and its source are not read.
+        """
         condition = self.decoder.condition(
             batch.target_vector, batch.target_mel_mean, batch.target_mel_std
         )
@@ -229,17 +251,37 @@ class VoiceModel(nn.Module):
         Returns:
             shape (F * 160,), float32, 16 kHz; it is not limited to [-1, 1].
         """
-        f0_hz = move_pitch(features.f0_hz, source, target)
+        content = self.content_of(features.log_mel, source.mel_mean, source.mel_std)
+        return self.say(content, move_pitch(features.f0_hz, source, target), target, seed=seed)
+
+    def say(
+        self, content: FloatArray, f0_hz: FloatArray, target: SpeakerProfile, *, seed: int = 0
+    ) -> FloatArray:
+        """What somebody said, in the target's voice.
+
+        Args:
+            content: shape (F, content channels), from `content_of`.
+            f0_hz: shape (F,), the pitch to speak with, from `move_pitch`.
+            target: the target speaker's enrolment.
+            seed: of the vocoder's noise.
+
+        Returns:
+            shape (F * 160,), float32, 16 kHz; it is not limited to [-1, 1].
+        """
         if not self.settings.encoder_ahead:  # a stream does not know the next frame's pitch
             f0_hz = early_onsets(f0_hz)
-        batch = single_batch(FeatureSequence(features.log_mel, f0_hz), source, target)
+        unheard = np.zeros((len(f0_hz), MEL_BANDS), np.float32)
+        batch = single_batch(FeatureSequence(unheard, f0_hz), target, target)
         generator = torch.Generator().manual_seed(seed)
-        hiss = torch.randn((1, len(features.f0_hz) * HOP_SAMPLES), generator=generator)
+        hiss = torch.randn((1, len(f0_hz) * HOP_SAMPLES), generator=generator)
         device = next(self.parameters()).device
+        said = torch.from_numpy(np.array(content, np.float32))[None].to(device)
         was_training = self.training
         self.eval()
         with torch.inference_mode():
-            wav = self.speak(batch.to(device), hiss.to(device))[0]
+            there = batch.to(device)
+            envelopes = keep_voiced(*self.envelopes_of(said, there), there.f0_hz)
+            wav = self.vocoder(*envelopes, there.f0_hz, hiss.to(device))[0]
         self.train(was_training)
         return np.asarray(wav.cpu().numpy(), np.float32)
 
