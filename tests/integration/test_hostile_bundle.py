@@ -35,7 +35,7 @@ from flwr.superlink.servicer.control import control_handlers
 
 from chorister.client.bundle_guard import BundleGuard
 from chorister.client.daemon import Daemon
-from chorister.client.supernode import connected
+from chorister.client.supernode import NotAdmitted, Unreachable, connected
 from chorister.server import tls
 from chorister.server.superlink import Addresses, SuperLink
 from chorister.shared.bundle import BUNDLE_SHA256
@@ -180,6 +180,22 @@ def our_device(link, folder, key):
     finally:
         daemon.over.set()
         thread.join(timeout=20)
+
+
+def test_another_certificate_than_the_invitations_is_no_server(superlink, tmp_path):
+    key, _ = admitted(superlink, "ours")
+    tls.make_certificate_authority(tmp_path / "other", "choir", int(time.time()))
+    other = (tmp_path / "other" / tls.CA_FILE).read_text()
+    guard, stranger = BundleGuard((BUNDLE_SHA256,)), NodeKey.generate(SystemRandomness())
+    for root, name, error, what in [
+        (other, key, Unreachable, "CERTIFICATE_VERIFY_FAILED"),
+        (superlink.root, stranger, NotAdmitted, "register the file"),
+    ]:
+        connection = connected(superlink.address, root, name, guard)
+        with pytest.raises(error, match=what), connection:
+            pass
+    with connected(superlink.address, superlink.root, key, guard) as node:
+        assert node.pull() is None
 
 
 def test_flower_runs_what_a_server_ships_and_this_device_refuses_it(superlink, tmp_path):

@@ -139,7 +139,7 @@ def read_settings(folder: Path, options: argparse.Namespace) -> JoinSettings:
 
 def _agree(options: argparse.Namespace) -> str | None:
     """Show an invitation, ask, keep it; return the federation if this device is its member now."""
-    from chorister.client.agreement import Agreement, agree, check_base
+    from chorister.client.agreement import Agreement, agree, agreements, check_base
     from chorister.client.installed import load_material
     from chorister.client.invitations import read_invite
     from chorister.client.join_words import invitation_text
@@ -153,8 +153,14 @@ def _agree(options: argparse.Namespace) -> str | None:
     mine.permit("training")
     segments = len(load_material(mine).segments)
     limits = _limits(options)
-    say(invitation_text(Agreement(invite, limits), mine.consent, segments))
+    others = [a.federation for a in agreements(mine) if a.federation != invite.federation]
+    say(invitation_text(Agreement(invite, limits), mine.consent, segments, others))
     if not options.yes:
+        if options.json or options.quiet:
+            raise UsageError(
+                "Somebody reads what is asked before it is agreed to.", "--json or --quiet",
+                "Read it without them, then add --yes.",
+            )  # fmt: skip
         say("")
         answer = home.ask_openly(f"Type {_YES} to join '{invite.federation}': ")
         if answer.strip().lower() != _YES:

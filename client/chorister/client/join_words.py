@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from textwrap import fill
 
@@ -23,13 +24,16 @@ UNKNOWN = "not said"
 WIDTH = 96
 
 
-def invitation_text(agreed: Agreement, consent: ConsentRecord | None, segments: int) -> str:
+def invitation_text(
+    agreed: Agreement, consent: ConsentRecord | None, segments: int, others: Sequence[str] = ()
+) -> str:
     """Return whom a device would join, what it would be asked, and what that would cost.
 
     Args:
         agreed: the invitation with the owner's own limits.
         consent: of the speaker.
         segments: how many training segments the vault holds, at least 1.
+        others: federations that the same voice is in already.
     """
     invite, terms = agreed.invite, agreed.invite.terms
     who, acceptance = terms.accountability, agreed.acceptance()
@@ -75,6 +79,15 @@ def invitation_text(agreed: Agreement, consent: ConsentRecord | None, segments: 
             "You can stop at any time: `chorister join --pause`, or `chorister consent withdraw`."
         ),
     ]
+    if others:
+        names = ", ".join(f"'{name}'" for name in others)
+        lines += [
+            "",
+            fill(
+                f"Note: this voice is in {names} already. Each federation has a budget of its own, "
+                "and what they may learn adds up for whoever sees several.", WIDTH,
+            ),
+        ]  # fmt: skip
     if consent is not None and who.controller and consent.controller != who.controller:
         lines += [
             "",

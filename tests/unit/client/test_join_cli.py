@@ -103,6 +103,27 @@ def test_a_person_is_asked_and_not_assumed(mine, written):
         main(["--invite", written(token=True)])
 
 
+@pytest.mark.parametrize("option", ["--json", "--quiet"])
+def test_nothing_is_agreed_to_unread(mine, written, tmp_path, option, monkeypatch):
+    monkeypatch.setattr(home_module, "ask_openly", lambda prompt: "yes")
+    with pytest.raises(UsageError, match="reads what is asked"):
+        main(["--invite", written(), option])
+    assert agreements(reopened(tmp_path)) == ()
+
+
+def test_another_federation_is_said_to_add_up(mine, written, member, capsys, now_s):
+    assert main(["--invite", written(), "--yes"]) == 0
+    capsys.readouterr()
+    quire = written(
+        federation="quire", terms=member.TERMS.model_copy(update={"name": "quire"}),
+        release=ModelRelease.sign(member.AUTHORITY, "quire", member.BASE_SHA256, 1, now_s),
+    )  # fmt: skip
+    assert main(["--invite", quire, "--yes"]) == 0
+    assert "adds up" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="--federation NAME"):
+        main([])
+
+
 def test_an_invitation_for_everybody_needs_a_token_beside_it(mine, written, capsys, tmp_path):
     assert main(["--invite", written(), "--yes"]) == 0
     assert "membership request TOKEN" in capsys.readouterr().out
