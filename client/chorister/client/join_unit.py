@@ -41,9 +41,7 @@ Nice=10
 IOSchedulingClass=idle
 UMask=0077
 NoNewPrivileges=yes
-PrivateTmp=yes
-ProtectSystem=strict
-ReadWritePaths={vault}
+# No namespaces: not every system lets a user's own services make them.
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
 RestrictSUIDSGID=yes
 LockPersonality=yes
@@ -72,14 +70,7 @@ def unit_text(vault: Path, options: argparse.Namespace) -> str:
             "Give --passphrase-file FILE, or move the vault to the keyring: chorister vault "
             "change-passphrase --keyring.",
         )  # fmt: skip
-    command = [
-        sys.executable,
-        "-m",
-        "chorister.shared.cli",
-        "join",
-        "--vault",
-        str(vault.resolve()),
-    ]
+    command = [str(_program()), "join", "--vault", str(vault.resolve())]
     if named is not None:
         command += ["--passphrase-file", str(named.resolve())]
     for name, value in (
@@ -93,7 +84,7 @@ def unit_text(vault: Path, options: argparse.Namespace) -> str:
     # A limit of the whole unit stands above the one that the process sets itself.
     memory = "" if options.memory is None else f"MemoryMax={int(options.memory * 2 + 1)}G\n"
     escaped = " ".join(_escape(part) for part in command)
-    return _TEMPLATE.format(command=escaped, vault=_escape(str(vault.resolve())), memory=memory)
+    return _TEMPLATE.format(command=escaped, memory=memory)
 
 
 def install_unit(vault: Path, options: argparse.Namespace) -> int:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import shutil
+import subprocess
 
 import pytest
 
@@ -274,6 +277,19 @@ def test_the_unit_repeats_what_was_asked_and_holds_no_secret(mine, passphrase_fi
     assert "correct horse" not in text
 
 
+def test_what_the_unit_starts_is_this_command(mine):
+    text = join_unit.unit_text(mine.folder, options("--install-unit"))
+    (line,) = [part for part in text.splitlines() if part.startswith("ExecStart=")]
+    command = shlex.split(line.removeprefix("ExecStart="))
+    assert command[1:3] == ["join", "--vault"]
+    found = subprocess.run(
+        [*command[:2], "--help"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert "usage: chorister join" in found.stdout
+    main_options = join_cli._parser().parse_args(command[2:])
+    assert main_options.vault == mine.folder.resolve()
+
+
 def test_a_unit_that_nobody_can_open_is_not_written(mine, monkeypatch):
     monkeypatch.delenv("CHORISTER_PASSPHRASE_FILE")
     with pytest.raises(UsageError, match="without a person"):
@@ -288,20 +304,22 @@ def test_arguments_reach_systemd_as_they_are(part, escaped):
     assert join_unit._escape(part) == escaped
 
 
-def test_systemd_finds_nothing_wrong_with_the_unit(mine, tmp_path):
-    import shutil
-    import subprocess
-
+def test_systemd_finds_nothing_wrong_with_the_unit(mine, tmp_path, monkeypatch):
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze here")
-    path = tmp_path / join_unit.UNIT
-    path.write_text(join_unit.unit_text(mine.folder, options("--install-unit")))
-    found = subprocess.run(
-        ["systemd-analyze", "--user", "verify", str(path)], capture_output=True, text=True,
-        check=False, timeout=60,
-    )  # fmt: skip
-    ours = [line for line in found.stderr.splitlines() if join_unit.UNIT in line]
-    assert not ours, found.stderr
+    (tmp_path / "run").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    text = join_unit.unit_text(mine.folder, options("--install-unit", "--memory", "2"))
+    for unit, status in [(text, 0), (text.replace("Nice=10", "Nicer=10"), 1),
+                         (text.replace("ExecStart=/", "ExecStart="), 1)]:  # fmt: skip
+        path = tmp_path / join_unit.UNIT
+        path.write_text(unit)
+        found = subprocess.run(
+            ["systemd-analyze", "--user", "verify", str(path)], capture_output=True, text=True,
+            check=False, timeout=60,
+        )  # fmt: skip
+        bad = [line for line in found.stderr.splitlines() if join_unit.UNIT in line]
+        assert bool(bad or found.returncode) is bool(status), found.stderr
 
 
 def test_installing_without_systemd_writes_the_file_and_says_what_to_do(
