@@ -28,10 +28,12 @@ class Heard:
     Attributes:
         text: all words in lower case, separated by spaces.
         digits: the digits after the last other key word, each 0 to 9.
+        digits_from_s: where in the recording they begin; None where the recogniser does not tell.
     """
 
     text: str
     digits: tuple[int, ...]
+    digits_from_s: float | None = None
 
     def __repr__(self) -> str:
         return f"Heard({len(self.text.split())} words, {len(self.digits)} digits)"
@@ -109,6 +111,25 @@ def digits_in(text: str, digit_words: Sequence[str]) -> tuple[int, ...]:
     return tuple(reversed(found))
 
 
+def digits_begin_s(
+    words: Sequence[tuple[str, float]], digits: Sequence[int], digit_words: Sequence[str]
+) -> float | None:
+    """Return where the digits at the end of a transcript begin, None where there are none.
+
+    Args:
+        words: of the transcript, lower case, each with its start in seconds.
+        digits: as `digits_in` finds them.
+        digit_words: how zero to nine are said.
+    """
+    found, begin_s = 0, None
+    for word, start_s in reversed(words):
+        if found >= len(digits):
+            break
+        found += len(digits_in(word, digit_words))
+        begin_s = start_s
+    return begin_s
+
+
 class Whisper:
     """faster-whisper with a model that the user downloaded; nothing is fetched.
 
@@ -128,9 +149,14 @@ class Whisper:
 
     def hear(self, samples: FloatArray, words: Sequence[str], digit_words: Sequence[str]) -> Heard:
         """Return what is said; the words are not told to the model."""
-        parts, _ = self._model.transcribe(samples, language=self._locale, beam_size=5)
+        found, _ = self._model.transcribe(
+            samples, language=self._locale, beam_size=5, word_timestamps=True
+        )
+        parts = list(found)
         text = " ".join(part.text for part in parts).lower()
-        return Heard(text, digits_in(text, digit_words))
+        timed = [(one.word.lower(), one.start) for part in parts for one in part.words or ()]
+        digits = digits_in(text, digit_words)
+        return Heard(text, digits, digits_begin_s(timed, digits, digit_words))
 
 
 class Vosk:
@@ -153,6 +179,11 @@ class Vosk:
         import json
 
         recogniser = self._make(self._model, 16_000)
+        recogniser.SetWords(True)
         recogniser.AcceptWaveform((np.clip(samples, -1, 1) * 32767).astype(np.int16).tobytes())
-        text = str(json.loads(recogniser.FinalResult())["text"]).lower()
-        return Heard(text, digits_in(text, digit_words))
+        found = json.loads(recogniser.FinalResult())
+        text = str(found["text"]).lower()
+        listed = found.get("result", ())
+        timed = [(str(one["word"]).lower(), float(one["start"])) for one in listed]
+        digits = digits_in(text, digit_words)
+        return Heard(text, digits, digits_begin_s(timed, digits, digit_words))

@@ -28,6 +28,9 @@ _FRAME_SAMPLES = SAMPLE_RATE_HZ // 100
 _FOLLOW = 0.75
 # A word's end is found to a few frames: the first digit must not lose its beginning.
 _MARGIN_FRAMES = 5
+# What one more digit costs, as a factor on the probability: without it one word becomes two,
+# "seven" becomes "six one".
+_DIGIT_PENALTY = 5e-4
 _OTHER_WORDS = (  # noqa: SIM905
     "about after again always animal another around back because before began being best better "
     "between big book boy bring brother came change child children city come country course day "
@@ -59,11 +62,12 @@ class Sphinx:
         known = [word for word in words if word in _pronunciations()]
         others = [word for word in _OTHER_WORDS if word not in known]
         found = _decode(samples, (*known, *digit_words, *others), _follows(known, digit_words))
-        tail = samples[_end_of_sentence(found, known) * _FRAME_SAMPLES :]
-        digits = [word for word, _ in _decode(tail, digit_words, {})]
+        end = _end_of_sentence(found, known)
+        spoken = _decode(samples[end * _FRAME_SAMPLES :], digit_words, {}, wip=_DIGIT_PENALTY)
         numbers = {word: digit for digit, word in enumerate(digit_words)}
         heard = " ".join(word for word, _ in found)
-        return Heard(heard, tuple(numbers[word] for word in digits if word in numbers))
+        digits = tuple(numbers[word] for word, _ in spoken if word in numbers)
+        return Heard(heard, digits, end / 100.0 if digits else None)
 
 
 def _end_of_sentence(found: list[tuple[str, int]], sentence: Sequence[str]) -> int:
@@ -80,6 +84,7 @@ def _decode(
     samples: FloatArray,
     vocabulary: Sequence[str],
     follows: dict[str, Counter[str]],
+    **options: float,
 ) -> list[tuple[str, int]]:
     """Words with the frame at which each ends, silences left out."""
     import pocketsphinx
@@ -101,6 +106,7 @@ def _decode(
             fwdflat=False,
             bestpath=False,
             loglevel="FATAL",
+            **options,
         )
     decoder.start_utt()
     decoder.process_raw((levelled * 32767).astype(np.int16).tobytes(), full_utt=True)

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chorister.shared.types import FloatArray, Recording
+from chorister.client.voice_activity import speech_frames
+from chorister.shared.types import SAMPLE_RATE_HZ, FloatArray, Recording
 from chorister.shared.voice.features import log_mel
+from chorister.shared.voice.frames import HOP_SAMPLES
 from chorister.shared.voice.speaker import SpeakerEncoder
 
 # Statement against the whole enrolment set.
@@ -23,6 +25,9 @@ STATEMENT_LIMIT = 0.933
 RECORDING_LIMIT = 0.88
 # The two halves into which all speech falls apart most clearly: one speaker's are still alike.
 CONSISTENCY_LIMIT = 0.86
+# The digits alone against the whole enrolment set: three seconds, so a lower limit again. Without
+# it an old statement of the speaker could be lengthened by anybody's digits.
+DIGITS_LIMIT = 0.86
 _BLOCK_WINDOWS = 2
 # About 10 s: in less, the two most different stretches of one speaker differ by what they say.
 _FEWEST_BLOCKS = 6
@@ -70,6 +75,18 @@ def centroid(prints: Sequence[VoicePrint]) -> FloatArray:
     """
     weights = np.array([len(one.windows) for one in prints], np.float32)
     return _unit(weights @ np.stack([one.vector for one in prints]))
+
+
+def speech_from(recording: Recording, begin_s: float) -> Recording:
+    """Return what is said from a moment on, without the pauses: digits are said one by one.
+
+    Args:
+        recording: of speech.
+        begin_s: seconds from its beginning.
+    """
+    rest = recording.samples[round(begin_s * SAMPLE_RATE_HZ) :]
+    spoken = np.repeat(speech_frames(rest, silero=False), HOP_SAMPLES)
+    return Recording(rest[: len(spoken)][spoken], recording.name)
 
 
 def likeness(one: VoicePrint, others: Sequence[VoicePrint]) -> float:

@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from chorister.client.same_speaker import STATEMENT_LIMIT
+from chorister.client.same_speaker import DIGITS_LIMIT, STATEMENT_LIMIT
 from chorister.shared.console import (
     add_output_options,
     apply_output_options,
     print_json,
     say,
 )
-from chorister.shared.errors import BadSettings
+from chorister.shared.errors import BadSettings, UsageError
 from chorister.simulations.consent_pairs import (
     CHOOSING,
     ENROLMENT_S,
     REPORTED,
     STATEMENT_S,
+    Spoken,
     Trials,
     draw_trials,
     read_prints,
@@ -42,6 +44,10 @@ def benchmark(argv: Sequence[str]) -> int:
     """Measure how often a statement of the speaker, and one of another, passes."""
     options = _parser().parse_args(argv)
     apply_output_options(options)
+    if options.digits:
+        return _measure_digits(options)
+    if options.data is None:
+        raise UsageError("Voices are measured on a corpus.", "no --data", "Give --data DIR.")
     if options.pairs < 100:
         raise BadSettings("Rates rest on pairs.", f"{options.pairs}", "Ask for --pairs 2000.")
     chosen, impostors = speakers_for(options.data, options.speakers)
@@ -62,10 +68,61 @@ def benchmark(argv: Sequence[str]) -> int:
             "median_score": float(median(forged.scores)),
             "words_understood": forged.understood if isfinite(forged.understood) else None,
         }
+    if options.spliced:
+        plain["spliced"] = _spliced(prints, chosen, impostors, options)
     if options.json:
         print_json(plain)
     _tell(plain)
     return 0
+
+
+def _measure_digits(options: argparse.Namespace) -> int:
+    from chorister.client.recogniser_sphinx import Sphinx
+    from chorister.simulations.consent_digits import digit_rates, hear_digits
+    from chorister.simulations.embedded import find_library
+
+    library, data = find_library()
+    found = digit_rates(
+        hear_digits(options.digits, Sphinx(), library, data, options.seed), options.seed
+    )
+    if options.json:
+        plain = asdict(found)
+        plain["by_voice"] = {
+            voice: {"statements": count, "exact_rate": exact, "accept_rate": accepted}
+            for voice, (count, exact, accepted) in found.by_voice.items()
+        }
+        print_json({"digits": plain})
+    say(f"{found.statements} statements by a synthesiser, {len(found.by_voice)} voices")
+    say(f"all six digits heard, and nothing else  {found.exact:8.1%}")
+    say(f"accepted                                {found.accepted:8.1%}")
+    say(f"other digits accepted                   {found.wrong_accepted:8.3%}"
+        f"   of {found.wrong_tried} challenges held against them")  # fmt: skip
+    for voice, (count, exact, accepted) in found.by_voice.items():
+        say(f"  {voice:22}{count:5} said{exact:8.0%} heard{accepted:8.0%} accepted")
+    return 0
+
+
+def _spliced(
+    prints: dict[str, list[Spoken]],
+    chosen: Sequence[str],
+    impostors: Sequence[str],
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    from chorister.simulations.consent_spliced import splice
+
+    spliced = splice(prints, chosen, impostors, options.spliced, options.seed)
+    found, same = rates(spliced.digits, DIGITS_LIMIT, options.seed), spliced.digits.same
+    both = spliced.whole & (spliced.digits.score >= DIGITS_LIMIT)
+    return {
+        "pairs": len(same),
+        "threshold": DIGITS_LIMIT,
+        "accept_rate_without": float(spliced.whole[~same].mean()),
+        "accept_rate": float(both[~same].mean()),
+        "false_accept_rate": found.false_accept,
+        "false_accept_interval": list(found.false_accept_interval),
+        "false_reject_rate": found.false_reject,
+        "false_reject_interval": list(found.false_reject_interval),
+    }
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         "enrolment, half of them of one speaker and half of two.",
         epilog="example: chorister consent benchmark --data ../shared/data --pairs 2000 --json",
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder with the corpus")
+    parser.add_argument("--data", type=Path, help="folder with the corpus; not for --digits")
     parser.add_argument("--pairs", type=int, default=2000, metavar="N", help="default 2000")
     parser.add_argument(
         "--speakers",
@@ -91,6 +148,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--forged", type=int, default=0, metavar="N",
         help="also convert N statements of others into the speakers' voices, and count what passes",
+    )  # fmt: skip
+    parser.add_argument(
+        "--spliced", type=int, default=0, metavar="N",
+        help="also lengthen N statements by digits of the speaker or of another voice",
+    )  # fmt: skip
+    parser.add_argument(
+        "--digits", type=int, default=0, metavar="N",
+        help="only measure how N statements of a synthesiser's voices are heard (needs "
+        "chorister[embedded])",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the pairs (default 0)")
     add_output_options(parser)
@@ -141,4 +207,11 @@ def _tell(plain: dict[str, Any]) -> None:
             f"forged by our own model: {forged['accept_rate']:.0%} of {forged['attempts']} pass "
             f"for the speaker (unconverted {forged['accept_rate_unconverted']:.0%}, median score "
             f"{forged['median_score']:.3f})"
+        )
+    if "spliced" in plain:
+        spliced = plain["spliced"]
+        say(
+            f"an old statement with another's digits: {spliced['accept_rate_without']:.1%} pass by "
+            f"the whole, {spliced['accept_rate']:.1%} with the check of the digits' voice, which "
+            f"refuses {spliced['false_reject_rate']:.1%} of the speaker's own"
         )

@@ -141,7 +141,7 @@ def draw_trials(
     """
     rng = np.random.default_rng(seed)
     usable = [name for name in targets if _enough(prints[name], apart=apart)]
-    others = [name for name in (*targets, *strangers) if _statements(prints[name])]
+    others = [name for name in (*targets, *strangers) if statements_of(prints[name])]
     if not usable or len(others) < 2:
         raise BadCorpus(
             f"A pair needs an utterance of {STATEMENT_S:.0f} s and {ENROLMENT_S:.0f} s of others.",
@@ -152,11 +152,11 @@ def draw_trials(
     for number in range(pairs):
         name = usable[number // 2 % len(usable)]
         own = bool(number % 2 == 0)
-        statement = _choose(rng, _statements(prints[name]))
+        statement = _choose(rng, statements_of(prints[name]))
         if not own:
             other = _choose(rng, [one for one in others if one != name])
             enrolled = draw_enrolment(rng, prints[name], statement, apart=apart)
-            statement = _choose(rng, _statements(prints[other]))
+            statement = _choose(rng, statements_of(prints[other]))
         else:
             enrolled = draw_enrolment(rng, prints[name], statement, apart=apart)
         target.append(name)
@@ -183,7 +183,7 @@ def draw_enrolment(
 
 
 def _enough(spoken: Sequence[Spoken], *, apart: bool) -> bool:
-    for statement in _statements(spoken):
+    for statement in statements_of(spoken):
         rest = sum(
             one.seconds
             for one in spoken
@@ -191,10 +191,11 @@ def _enough(spoken: Sequence[Spoken], *, apart: bool) -> bool:
         )
         if rest < ENROLMENT_S:
             return False
-    return bool(_statements(spoken))
+    return bool(statements_of(spoken))
 
 
-def _statements(spoken: Sequence[Spoken]) -> list[Spoken]:
+def statements_of(spoken: Sequence[Spoken]) -> list[Spoken]:
+    """Return the utterances that are long enough to stand for a statement."""
     return [one for one in spoken if one.seconds >= STATEMENT_S]
 
 

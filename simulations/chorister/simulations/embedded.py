@@ -118,7 +118,7 @@ def synthesise_corpus(out: Path, *, replace: bool = False) -> Path:
             f"{out} holds something else",
             "Choose another folder.",
         )
-    library, data = _find_library()
+    library, data = find_library()
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         part.mkdir(parents=True)
@@ -180,7 +180,7 @@ def _speak(voice: Voice, library: Path, data: Path) -> list[FloatArray]:
     return spoken
 
 
-def _find_library() -> tuple[Path, Path]:
+def find_library() -> tuple[Path, Path]:
     if find_spec("espeakng_loader") is None:
         raise UsageError(
             "The embedded corpus is spoken by espeak-ng's library.",

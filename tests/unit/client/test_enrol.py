@@ -59,8 +59,8 @@ class Ears:
 
     name = "ears"
 
-    def __init__(self, text: str, digits: Sequence[int]) -> None:
-        self._heard = Heard(text, tuple(digits))
+    def __init__(self, text: str, digits: Sequence[int], from_s: float | None = None) -> None:
+        self._heard = Heard(text, tuple(digits), from_s)
 
     def hear(self, samples: object, words: object, digit_words: object) -> Heard:
         return self._heard
@@ -273,13 +273,30 @@ def test_the_right_person_with_the_wrong_digits_is_refused(
     take_part: Callable[..., object], home: Home
 ) -> None:
     challenge = ask(home, WANTED, SystemRandomness(), POLICY)
-    wrong = [(digit + 1) % 10 for digit in challenge.digits]
+    absent = next(digit for digit in range(10) if digit not in challenge.digits)
+    wrong = [absent] * 6
     reason = refused(take_part, home, challenge=challenge, digits=wrong)
     assert "digits that were shown were not heard" in reason
-    last = [*challenge.digits[:-1], wrong[-1]]
-    assert "statement: digits 5" in refused(take_part, home, challenge=challenge, digits=last)
-    # An honest slip costs nothing: the challenge still waits.
-    take_part(challenge=challenge)
+    two = [*challenge.digits[:4], *wrong[4:]]
+    assert "statement: digits 4" in refused(take_part, home, challenge=challenge, digits=two)
+    # An honest slip costs nothing: the challenge still waits. One misheard digit is allowed for.
+    take_part(challenge=challenge, digits=[*challenge.digits[:-1], wrong[-1]])
+
+
+def test_digits_by_another_voice_after_an_old_statement_are_refused(
+    take_part: Callable[..., object], home: Home, voices: dict[str, list[Recording]]
+) -> None:
+    challenge = ask(home, WANTED, SystemRandomness(), POLICY)
+    old, digits = voices["anna"][0].samples, voices["boris"][1].samples[: 3 * RATE]
+    ears = Ears(challenge.sentence.lower(), challenge.digits, len(old) / RATE)
+    spliced = Recording(np.concatenate([old, digits]), "statement")
+    reason = refused(take_part, home, challenge=challenge, statement=spliced, recogniser=ears)
+    assert "digits by the same speaker" in reason
+    assert "said by another voice" in reason
+    own = Recording(np.concatenate([old, voices["anna"][1].samples[: 3 * RATE]]), "statement")
+    done = take_part(challenge=challenge, statement=own, recogniser=ears)
+    names = {one.name for one in done.record.statement.checks}  # type: ignore[attr-defined]
+    assert "statement: digits by the same speaker" in names
 
 
 def test_another_sentence_is_refused(take_part: Callable[..., object], home: Home) -> None:

@@ -66,7 +66,15 @@ def test_faster_whisper_reads_a_model_on_this_machine_and_fetches_nothing(
 
         def transcribe(self, samples: object, **options: object) -> tuple[list[object], None]:
             asked.update(options)
-            return [SimpleNamespace(text=" Die Zahlen sind 4"), SimpleNamespace(text=" 7.")], None
+            words = [
+                SimpleNamespace(word=word, start=float(at))
+                for at, word in enumerate((" Die", " Zahlen", " sind", " 4", " 7."))
+            ]
+            found = [
+                SimpleNamespace(text=" Die Zahlen sind 4", words=words[:4]),
+                SimpleNamespace(text=" 7.", words=words[4:]),
+            ]
+            return found, None
 
     monkeypatch.setitem(sys.modules, "faster_whisper", SimpleNamespace(WhisperModel=Model))
     monkeypatch.setattr(recogniser, "find_spec", lambda name: name == "faster_whisper")
@@ -75,6 +83,7 @@ def test_faster_whisper_reads_a_model_on_this_machine_and_fetches_nothing(
     heard = found.hear(np.zeros(16_000, np.float32), ("die", "zahlen"), GERMAN)
     assert (heard.text.split(), heard.digits) == (["die", "zahlen", "sind", "4", "7."], (4, 7))
     assert (asked["local_files_only"], asked["language"]) == (True, "de")
+    assert heard.digits_from_s == 3.0
 
 
 def test_vosk_gets_16_bit_speech(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -84,18 +93,24 @@ def test_vosk_gets_16_bit_speech(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         def __init__(self, model: object, rate_hz: int) -> None:
             assert rate_hz == 16_000
 
+        def SetWords(self, wanted: bool) -> None:
+            assert wanted
+
         def AcceptWaveform(self, data: bytes) -> None:
             got.append(data)
 
         def FinalResult(self) -> str:
-            return json.dumps({"text": "die zahlen sind drei eins"})
+            words = ["die", "zahlen", "sind", "drei", "eins"]
+            result = [{"word": word, "start": at / 2.0} for at, word in enumerate(words)]
+            return json.dumps({"text": " ".join(words), "result": result})
 
     vosk = SimpleNamespace(SetLogLevel=lambda level: None, KaldiRecognizer=Kaldi, Model=str)
     monkeypatch.setitem(sys.modules, "vosk", vosk)
     monkeypatch.setattr(recogniser, "find_spec", lambda name: name == "vosk")
     found = find_recogniser("de", f"vosk:{tmp_path}")
     assert isinstance(found, Vosk)
-    assert found.hear(np.full(100, 2.0, np.float32), (), GERMAN).digits == (3, 1)
+    heard = found.hear(np.full(100, 2.0, np.float32), (), GERMAN)
+    assert (heard.digits, heard.digits_from_s) == ((3, 1), 1.5)
     assert np.frombuffer(got[0], np.int16).tolist() == [32767] * 100
 
 

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from chorister.client.same_speaker import VoicePrint
-from chorister.shared.errors import BadCorpus, BadSettings
+from chorister.shared.errors import BadCorpus, BadSettings, UsageError
 from chorister.simulations.consent_benchmark import benchmark
 from chorister.simulations.consent_pairs import (
     CHOOSING,
@@ -122,3 +122,66 @@ def test_the_command_prints_the_rates(
     for name in ("false_accept_rate", "false_reject_rate", "equal_error_rate"):
         assert 0.0 <= printed[name] <= 1.0
     assert printed["threshold"] == 0.933
+
+
+def test_voices_are_measured_on_a_corpus() -> None:
+    with pytest.raises(UsageError, match="no --data"):
+        benchmark(["--pairs", "100"])
+
+
+def test_digits_are_held_against_what_was_said_and_against_other_challenges() -> None:
+    from chorister.simulations.consent_digits import Hearing, digit_rates
+
+    said = (4, 7, 1, 9, 0, 3)
+    heard = [
+        Hearing("a", said, said),
+        Hearing("a", said, (4, 7, 1, 9, 0, 5)),
+        Hearing("b", said, (1, 2, 1, 2)),
+        Hearing("b", said, ()),
+    ]
+    found = digit_rates(heard, 0, wrong_each=500)
+    assert (found.statements, found.exact, found.accepted) == (4, 0.25, 0.5)
+    assert found.by_voice == {"a": (2, 0.5, 1.0), "b": (2, 0.0, 0.0)}
+    assert found.wrong_tried == 2000
+    assert found.wrong_accepted < 0.005
+
+
+def test_a_recogniser_that_hears_anything_would_be_found_out() -> None:
+    from chorister.client import enrolment_checks
+    from chorister.simulations import consent_digits
+
+    hearing = consent_digits.Hearing("a", (4, 7, 1, 9, 0, 3), (4, 7, 1, 9, 0, 3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(consent_digits, "digits_match", lambda expected, heard: True)
+        assert consent_digits.digit_rates([hearing], 0, wrong_each=50).wrong_accepted == 1.0
+    assert enrolment_checks.MOST_MISHEARD == enrolment_checks.MOST_EXTRA == 1
+
+
+def test_the_command_measures_digits(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("espeakng_loader", reason="needs the extra 'embedded'")
+    pytest.importorskip("pocketsphinx", reason="hears the digits")
+    from chorister.simulations import consent_digits
+
+    monkeypatch.setattr(consent_digits, "WRONG_EACH", 100)
+    assert benchmark(["--digits", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["digits"]
+    assert found["statements"] == 2
+    assert set(found["by_voice"]) == set(consent_digits.VOICES[:2])
+    assert found["wrong_accepted"] < 0.05
+
+
+def test_an_old_statement_with_anothers_digits_is_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], speech: object
+) -> None:
+    for speaker, seed in (("anna", 1), ("boris", 2)):
+        (tmp_path / speaker).mkdir()
+        for number in range(4):
+            samples = speech(8.0, 10 * seed + number)  # type: ignore[operator]
+            soundfile.write(tmp_path / speaker / f"{number}.wav", samples, 16_000)
+    command = ["--data", str(tmp_path), "--pairs", "100", "--spliced", "8", "--json"]
+    assert benchmark(command) == 0
+    spliced = json.loads(capsys.readouterr().out)["spliced"]
+    assert (spliced["pairs"], spliced["threshold"]) == (8, 0.86)
+    assert spliced["accept_rate"] <= spliced["accept_rate_without"]

@@ -97,8 +97,8 @@ def build(studio: Studio) -> Starlette:
         Route("/static/{name}", _static, methods=["GET"]),
         Route("/state", _reader(studio, lambda request: _state(studio)), methods=["GET"]),
         Route("/jobs", _reader(studio, lambda request: _jobs(studio)), methods=["GET"]),
-        Route("/ledger", _reader(studio, lambda request: papers.ledger(studio)), methods=["GET"]),
-        Route("/budget", _reader(studio, lambda request: papers.budget(studio)), methods=["GET"]),
+        Route("/ledger", _long_reader(lambda: papers.ledger(studio)), methods=["GET"]),
+        Route("/budget", _long_reader(lambda: papers.budget(studio)), methods=["GET"]),
         Route("/take/{which}", _take_sound(studio), methods=["GET"]),
         Route("/sound/{sound}", _sound(studio), methods=["GET"]),
         Route("/receipt/{name}", _receipt(studio), methods=["GET"]),
@@ -172,6 +172,15 @@ def _reader(
                 return read(request)
 
         return JSONResponse(await run_in_threadpool(locked))
+
+    return answer
+
+
+def _long_reader(read: Callable[[], Any]) -> Callable[[Request], Awaitable[Response]]:
+    """An address that shows what takes a while: nobody else waits for it."""
+
+    async def answer(request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(read))
 
     return answer
 

@@ -447,6 +447,37 @@ def test_without_a_federation_nothing_is_spent(opened: Page) -> None:
     assert opened.get("/budget") == {"joined": False, "rows": [], "problems": []}
 
 
+def test_a_budget_is_shown_in_both_units_by_the_commands_own_figures(opened: Page) -> None:
+    from chorister.client.budget import DeviceBudget
+    from chorister.client.budget_cli import look
+    from chorister.shared.privacy.budget import Limit
+    from chorister.shared.privacy.charges import segment_event
+    from chorister.shared.privacy.events import SPEAKER_MECHANISM, PrivacyEvent
+
+    home = opened.studio.home
+    limit = Limit(9.0, 1e-3, lambda events: float(len(events)))
+    budget = DeviceBudget(
+        home.folder / "budget.jsonl", segment=limit, speaker=limit, device_id=home.device.name,
+        federation="choir",
+    )  # fmt: skip
+    for name in ("r1", "r2"):
+        budget.reserve(
+            name,
+            segment=segment_event(2.0, 0.1, 10),
+            speaker=PrivacyEvent(SPEAKER_MECHANISM, 4.0, 1.0, 1),
+        )
+    budget.spend("r1")
+    found = opened.get("/budget")
+    assert found["joined"]
+    seen = look(home.folder)
+    for row, shown in zip(seen.rows, found["rows"], strict=True):
+        assert shown["account"] == row.account
+        assert shown["spent"] == row.spent > 0
+        assert shown["reserved"] == row.reserved > 0
+        assert shown["left"] == row.left
+    assert {row["account"] for row in found["rows"]} == {"segment", "speaker"}
+
+
 def test_two_windows_at_once_corrupt_nothing(opened: Page, speech: Speech) -> None:
     from concurrent.futures import ThreadPoolExecutor
 

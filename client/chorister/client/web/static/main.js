@@ -15,6 +15,7 @@ const POLL_MS = 700;
 let state = null;
 let shown = "";
 let watching = null;
+let drawing = 0;
 const running = new Map();
 
 const page = {
@@ -51,11 +52,18 @@ async function refresh() {
 }
 
 async function draw() {
+  drawing += 1;
+  const mine = drawing;
   const open = state.vault === "open";
   const name = open || wanted() === "ledger" ? wanted() : "opening";
   const isNew = name !== shown;
-  const children = await (name === "opening" ? opening : VIEWS[name])(page);
   drawBar(open, name);
+  let children = (name === "opening" ? opening : VIEWS[name])(page);
+  if (children instanceof Promise) {
+    if (isNew) $("main").replaceChildren(h("h2", { tabIndex: -1 }, NAMES[name]), h("p", { class: "quiet" }, "One moment."));
+    children = await children;
+    if (mine !== drawing) return; // another view was asked for meanwhile
+  }
   if (isNew) $("main").replaceChildren();
   redraw($("main"), children);
   document.title = `${NAMES[name] ?? "Open"} · Chorister`;
