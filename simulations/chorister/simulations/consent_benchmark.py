@@ -38,6 +38,8 @@ from chorister.simulations.consent_rates import Rates, limit_at, rates
 
 # The limit was chosen at this rate on the speakers `--speakers clients`, rounded up.
 STATED_FALSE_ACCEPT = 0.005
+# Of honest statements, where the background of statement and digits would be compared.
+BACKGROUND_REFUSED = 0.05
 
 
 def benchmark(argv: Sequence[str]) -> int:
@@ -122,7 +124,13 @@ def _spliced(
         "false_accept_interval": list(found.false_accept_interval),
         "false_reject_rate": found.false_reject,
         "false_reject_interval": list(found.false_reject_interval),
+        "background_finds": _finite(spliced.noise_found(BACKGROUND_REFUSED)),
+        "background_refuses": BACKGROUND_REFUSED,
     }
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -215,3 +223,9 @@ def _tell(plain: dict[str, Any]) -> None:
             f"the whole, {spliced['accept_rate']:.1%} with the check of the digits' voice, which "
             f"refuses {spliced['false_reject_rate']:.1%} of the speaker's own"
         )
+        if spliced["background_finds"] is not None:
+            say(
+                f"the speaker's own digits of another day: a limit on the background that refuses "
+                f"{BACKGROUND_REFUSED:.0%} of honest statements would find "
+                f"{spliced['background_finds']:.0%} of them, so there is none"
+            )

@@ -133,6 +133,7 @@ def take_part(
             "digits": None,
             "text": None,
             "recogniser": ...,
+            "denoise": False,
             **changes,
         }
         challenge = choices["challenge"] or ask(home, WANTED, SystemRandomness(), POLICY)
@@ -151,6 +152,7 @@ def take_part(
             listener=small_model,
             recogniser=ears,  # type: ignore[arg-type]
             policy=choices["policy"],  # type: ignore[arg-type]
+            denoise=bool(choices["denoise"]),
             silero=False,
         )
 
@@ -237,6 +239,19 @@ def test_a_louder_training_recording_changes_neither_gain_nor_profile(
     assert [home.vault.get(name) for name in (GAIN, PROFILE)] == before
     assert home.vault.get(HELD_OUT) == held_out
     assert home.vault.get(TRAINING) != trained
+
+
+def test_denoising_changes_what_conditions_the_model_and_nothing_that_is_trained_on(
+    take_part: Callable[..., object], home: Home
+) -> None:
+    take_part()
+    before = {name: home.vault.get(name) for name in (GAIN, PROFILE, TRAINING, HELD_OUT)}
+    take_part(denoise=True)
+    after = {name: home.vault.get(name) for name in before}
+    assert after[PROFILE] != before[PROFILE]
+    assert {n: d for n, d in after.items() if n != PROFILE} == {
+        n: d for n, d in before.items() if n != PROFILE
+    }
 
 
 def test_another_persons_statement_is_refused(

@@ -185,3 +185,20 @@ def test_an_old_statement_with_anothers_digits_is_counted(
     spliced = json.loads(capsys.readouterr().out)["spliced"]
     assert (spliced["pairs"], spliced["threshold"]) == (8, 0.86)
     assert spliced["accept_rate"] <= spliced["accept_rate_without"]
+
+
+def test_a_forged_statement_is_counted_beside_the_same_one_unconverted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], speech: object
+) -> None:
+    for speaker, seed in (("anna", 1), ("boris", 2)):
+        (tmp_path / speaker).mkdir()
+        for number in range(4):
+            samples = speech(8.0, 10 * seed + number)  # type: ignore[operator]
+            soundfile.write(tmp_path / speaker / f"{number}.wav", samples, 16_000)
+    command = ["--data", str(tmp_path), "--pairs", "100", "--forged", "2", "--json"]
+    assert benchmark(command) == 0
+    forged = json.loads(capsys.readouterr().out)["forged"]
+    assert forged["attempts"] == 2
+    assert 0.0 <= forged["accept_rate"] <= 1.0
+    assert -1.0 <= forged["median_score"] <= 1.0
+    assert forged["words_understood"] is None  # there are no transcripts here
