@@ -111,9 +111,9 @@ def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = _parser().parse_args(argv)
     apply_output_options(options)
-    paths = _budgets(options.path or default_folder())
+    paths = budgets_of(options.path or default_folder())
     found = [look(path, options.server_ledger) for path in paths]
-    together = _together(found) if len(found) > 1 else None
+    together = together_of(found) if len(found) > 1 else None
     if options.json:
         plain = [_plain(seen) for seen in found]
         print_json(plain[0] if together is None else {"budgets": plain, "together": together})
@@ -146,7 +146,7 @@ def _plain(seen: Seen) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _together(found: Sequence[Seen]) -> dict[str, float]:
+def together_of(found: Sequence[Seen]) -> dict[str, float]:
     """Return what all budgets of one voice come to for a segment that each of them trained on."""
     deltas = [seen.facts.limits.get("segment", {}).get("delta") for seen in found]
     delta = max((d for d in deltas if d is not None), default=1e-3)
@@ -171,8 +171,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _budgets(path: Path) -> list[Path]:
-    """Return the journals of a voice: of personal adapters, and of each federation."""
+def budgets_of(path: Path) -> list[Path]:
+    """Return the journals of a voice: of personal adapters, and of each federation.
+
+    Args:
+        path: the vault's folder; a journal stands for itself.
+    """
     own = path / BUDGET_FILE
     joined = sorted(path.glob(f"{FEDERATIONS}/*/{BUDGET_FILE}")) if path.is_dir() else []
     return [*([own] if own.is_file() else []), *joined] or [path]

@@ -14,12 +14,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from chorister.client.budget_cli import look
+from chorister.client.budget_cli import Seen, budgets_of, look, together_of
 from chorister.client.consent_acts import narrow_to, renew_for
 from chorister.client.consent_receipt import FILE as CONSENT_RECEIPT
 from chorister.client.consent_receipt import PURPOSE_TEXTS, facts, rights
 from chorister.client.consent_record import Purpose
-from chorister.client.home import BUDGET_FILE, LEDGER_FILE
+from chorister.client.home import LEDGER_FILE
 from chorister.client.receipt import FILE as WITHDRAWAL_RECEIPT
 from chorister.client.sealed import exported
 from chorister.client.vault import WITHDRAWN_FILE, destroy, read_marker
@@ -134,14 +134,20 @@ def withdrawn(studio: Studio) -> dict[str, Any] | None:
 
 
 def budget(studio: Studio) -> dict[str, Any]:
-    """Return the budget as plain JSON: every account with its figures, or why there is none."""
+    """Return the budgets of this voice as plain JSON: each account with its figures."""
     folder = studio.home.folder
-    if not (folder / BUDGET_FILE).is_file():
-        return {"joined": False, "rows": [], "problems": []}
-    seen = look(folder)
+    paths = [path for path in budgets_of(folder) if path.is_file()]
+    seen = [look(path) for path in paths]
+    return {
+        "budgets": [_budget(path, folder, one) for path, one in zip(paths, seen, strict=True)],
+        "together": together_of(seen) if len(seen) > 1 else None,
+    }
+
+
+def _budget(path: Path, folder: Path, seen: Seen) -> dict[str, Any]:
     unfinished, finished = seen.facts.book.outcomes()
     return {
-        "joined": True,
+        "where": "on this device" if path.parent == folder else path.parent.name,
         "rows": [
             {name: _finite(value) for name, value in asdict(row).items()} for row in seen.rows
         ],

@@ -444,7 +444,7 @@ def test_a_consent_that_a_command_changed_is_seen(opened: Page) -> None:
 
 
 def test_without_a_federation_nothing_is_spent(opened: Page) -> None:
-    assert opened.get("/budget") == {"joined": False, "rows": [], "problems": []}
+    assert opened.get("/budget") == {"budgets": [], "together": None}
 
 
 def test_a_budget_is_shown_in_both_units_by_the_commands_own_figures(opened: Page) -> None:
@@ -467,8 +467,7 @@ def test_a_budget_is_shown_in_both_units_by_the_commands_own_figures(opened: Pag
             speaker=PrivacyEvent(SPEAKER_MECHANISM, 4.0, 1.0, 1),
         )
     budget.spend("r1")
-    found = opened.get("/budget")
-    assert found["joined"]
+    (found,) = opened.get("/budget")["budgets"]
     seen = look(home.folder)
     for row, shown in zip(seen.rows, found["rows"], strict=True):
         assert shown["account"] == row.account

@@ -64,27 +64,35 @@ export function withdrawal(page) {
     h("p", {}, h("button", { type: "submit", class: "bad", id: "withdraw" }, "Withdraw my consent and destroy my voice")));
 }
 
-export async function budget(page) {
+export async function budget() {
   const found = await get("/budget");
-  if (!found.joined) {
+  if (!found.budgets.length) {
     return [h("h2", { tabIndex: -1 }, "Nothing is spent"),
       h("p", { class: "lead" }, "No federation was joined here: nothing of your voice was ever sent to anybody, so there is no budget to spend."),
       h("p", { class: "quiet" }, "A budget says how much could at most be learnt about you from what your device contributed. It begins with the first round.")];
   }
-  const cell = (figure, digits = 3) => h("td", { class: "n" }, figure === null ? "none" : Number(figure).toFixed(digits));
-  const names = { segment: "one training segment", speaker: "you as a speaker" };
   return [
     h("h2", { tabIndex: -1 }, "What your voice has cost"),
-    found.problems.map((text) => h("p", { class: "notice" }, text)),
-    h("p", {}, "Epsilon bounds what anybody can tell from everything your device sent; the smaller, the less. It is kept for two units, which are never added."),
-    h("div", { class: "scroll" }, h("table", { id: "budget" },
-      h("thead", {}, h("tr", {}, ["Protects", "Spent", "Reserved", "Left", "Limit", "Delta", "After the next round", "Rounds left"].map((text, at) =>
-        h("th", { scope: "col", class: at ? "n" : "" }, text)))),
-      h("tbody", {}, found.rows.map((row) => h("tr", {},
-        h("th", { scope: "row", class: "wrap" }, names[row.account] ?? row.account, row.label && h("span", { class: "why" }, row.label)),
-        cell(row.spent), cell(row.reserved), cell(row.left), cell(row.epsilon_max),
-        h("td", { class: "n" }, String(row.delta)), cell(row.next_round), h("td", { class: "n" }, row.rounds_left === null ? "no end" : String(row.rounds_left))))))),
-    h("p", { class: "quiet" }, `${found.finished} charged rounds came to a sum, ${found.unfinished} did not, as far as is known here.`)];
+    h("p", {}, "Epsilon bounds what anybody can tell from everything that was contributed; the smaller, the less. It is kept for two units, which are never added."),
+    found.budgets.map((one) => [
+      found.budgets.length > 1 && h("h3", {}, one.where),
+      one.problems.map((text) => h("p", { class: "notice" }, text)),
+      accounts(one),
+      h("p", { class: "quiet" }, `${one.finished} charged rounds came to a sum, ${one.unfinished} did not, as far as is known here.`)]),
+    found.together && h("p", { class: "notice" }, `Together, if all of it was trained on the same segments: epsilon ${found.together.epsilon.toFixed(3)} for one segment at delta ${found.together.delta}. Each budget is refused by its own limit; nothing limits this.`)];
+}
+
+function accounts(one) {
+  const cell = (figure) => h("td", { class: "n" }, figure === null ? "none" : Number(figure).toFixed(3));
+  const names = { segment: "One training segment", speaker: "You as a speaker" };
+  const heads = ["Protects", "Spent", "Reserved", "Left", "Limit", "Delta", "After the next round", "Rounds left"];
+  return h("div", { class: "scroll" }, h("table", { class: "budget" },
+    h("thead", {}, h("tr", {}, heads.map((text, at) => h("th", { scope: "col", class: at ? "n" : "" }, text)))),
+    h("tbody", {}, one.rows.map((row) => h("tr", {},
+      h("th", { scope: "row", class: "wrap" }, names[row.account] ?? row.account, row.label && h("span", { class: "why" }, row.label)),
+      cell(row.spent), cell(row.reserved), cell(row.left), cell(row.epsilon_max),
+      h("td", { class: "n" }, String(row.delta)), cell(row.next_round),
+      h("td", { class: "n" }, row.rounds_left === null ? "no end" : String(row.rounds_left)))))));
 }
 
 export async function ledger(page) {
