@@ -21,7 +21,7 @@ from chorister.client.secagg_party import Party
 from chorister.client.train import planned_event, train_shared_adapter
 from chorister.shared import codec
 from chorister.shared.adapter_digest import adapter_digest
-from chorister.shared.errors import ProtocolViolation, RoundAborted
+from chorister.shared.errors import BudgetExhausted, ProtocolViolation, RoundAborted
 from chorister.shared.exchanges import (
     Application,
     Assignment,
@@ -231,6 +231,12 @@ def _check_task(device: Device, task: RoundTask) -> None:
 def _check_budget(device: Device, terms: RoundTerms) -> None:
     event = speaker_event(terms)
     if event is not None:
+        done = len(device.budget.events("speaker"))
+        if device.most_rounds is not None and done >= device.most_rounds:
+            raise BudgetExhausted(
+                f"This device's owner agreed to {device.most_rounds} rounds.", f"{done} done",
+                "Ask the authority for an invitation to more of them.",
+            )  # fmt: skip
         check_population(device.budget.delta_speaker, terms.cohort)
         device.budget.check_speaker(event)
 

@@ -48,6 +48,7 @@ class Device:
         now_s: its clock, Unix time.
         judge: what a shared adapter does to the speaker's held-out speech; None measures nothing,
             as in simulations, whose figures compare runs that train on.
+        most_rounds: rounds that its owner agreed to, in all; None for no end but the budget's.
         in_time: whether somebody still waits for the answer to the message that is worked on.
     """
 
@@ -67,6 +68,7 @@ class Device:
     load_model: Callable[[], VoiceModel]
     now_s: Callable[[], int]
     judge: Callable[[Adapter], Effect | None] | None = None
+    most_rounds: int | None = None
     in_time: Callable[[], bool] = lambda: True
 
     @property

@@ -138,6 +138,7 @@ def device_of(home: Home, agreed: Agreement, certificate: Certificate) -> Device
         load_model=partial(load_model, rank, _process.wanted),
         now_s=home.now_s,
         judge=partial(judge, home, federation, rank),
+        most_rounds=agreed.invite.terms.rounds,
     )
 
 

@@ -22,6 +22,7 @@ from chorister.server.round import run_round
 from chorister.shared.errors import (
     BadCorpus,
     BadSignature,
+    BudgetExhausted,
     ConsentRefused,
     ProtocolViolation,
     RoundAborted,
@@ -155,6 +156,18 @@ def test_the_owners_limits_come_before_what_was_promised(members, member, materi
         agreed.acceptance().least_noise_multiplier == member.TERMS.speaker_privacy.noise_multiplier
     )
     assert agreed.speaker_limit().epsilon_max == member.TERMS.speaker_privacy.epsilon_max
+
+
+def test_after_the_agreed_rounds_it_takes_part_no_more_until_more_are_agreed_to(members, member):
+    terms = member.TERMS.model_copy(update={"rounds": 1})
+    found = members(2, terms=terms)
+    assert run_round(found, found.operator, 1).status == "finished"
+    assert run_round(found, found.operator, 2).status == "aborted"
+    assert isinstance(found.errors[ADVERTISE, found.names[0]], BudgetExhausted)
+    assert "agreed to 1 rounds" in str(found.errors[ADVERTISE, found.names[0]])
+    for home in found.homes:
+        member.agree(home, member.an_invite(), OwnerLimits())
+    assert run_round(found, found.operator, 3).status == "finished"
 
 
 def test_rounds_below_what_was_agreed_are_refused(members):
