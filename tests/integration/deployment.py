@@ -78,7 +78,7 @@ class Deployment:
 
     root: Path
     deadline_s: float = 30.0
-    rounds: int = 2
+    rounds: int = 3
     encrypted: bool = True
     dial: str = ""
     prefix: tuple[str, ...] = ()
