@@ -110,9 +110,7 @@ def _unfit(home: Home, federation: str) -> str | None:
     budget = installed.open_budget(home, agreed, certificate.device_id)
     rounds = agreed.invite.terms.rounds
     if len(budget.events("speaker")) >= rounds:
-        return (
-            f"all {rounds} rounds that were agreed to are done; a new invitation may ask more"
-        )
+        return f"all {rounds} rounds that were agreed to are done; a new invitation may ask more"
     for unit, spent, most in (
         ("speaker", budget.epsilon_speaker(), agreed.speaker_limit().epsilon_max),
         ("segment", budget.epsilon_segment(), agreed.segment_limit().epsilon_max),
