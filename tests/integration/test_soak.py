@@ -98,12 +98,12 @@ def test_nothing_is_lost_and_budgets_are_exact(
             wanted = ROUNDS
             while len(made.rounds_done()) < wanted:
                 assert time.monotonic() < end, made.said("server")
-                time.sleep(choice.uniform(4.0, 14.0))
-                if choice.random() < 0.25:
+                time.sleep(choice.uniform(5.0, 15.0))
+                if choice.random() < 0.07:
                     town.kill(server)
                     killed["server"] += 1
                     server = made.start_server()
-                elif choice.random() < 0.6:
+                elif choice.random() < 0.3:
                     name = choice.choice(names)
                     town.kill(devices[name])
                     killed["devices"] += 1
