@@ -104,9 +104,9 @@ def test_no_delta_no_voice_and_no_recording_leaves(
                 made.start_device(
                     name, code=SPY.format(out=str(tmp_path / name), leaks=name == "leaky")
                 )
-            town.wait_for(lambda: made.online() == 3, 90, made.said("anna"))
+            town.wait_for(lambda: made.online() == 3, 150, made.said("anna"))
             made.run(2, when=3)
-            town.wait_for(lambda: len(made.rounds_done()) == 2, 150, made.said("anna"))
+            town.wait_for(lambda: len(made.rounds_done()) == 2, 240, made.said("anna"))
         up, down = [bytes(s) for s in line.up], [bytes(s) for s in line.down]
 
         first = made.rounds_done()[0]

@@ -114,7 +114,8 @@ def _show(options: argparse.Namespace, folder: ServerFolder, plan: Plan, shown: 
         if not snapshot.running:
             say("The server ended; it goes on with the plan when it is started again.")
             return 1
-        if snapshot.holds_up not in (said, None, "a round is under way"):
+        # What the server said last may be older than the plan.
+        if snapshot.holds_up not in (said, None, "a round is under way", "no rounds are wanted"):
             wanted = f" ({snapshot.online} of {plan.least_devices} are connected)"
             few = snapshot.holds_up == "too few devices"
             say(f"Waiting: {snapshot.holds_up}{wanted if few else ''}.")

@@ -48,14 +48,18 @@ def _verdict(snapshot: Snapshot) -> tuple[str, str]:
     return "good", f"{snapshot.finished} rounds finished; {snapshot.online} devices are connected."
 
 
-def _charts(snapshot: Snapshot) -> list[tuple[str, Markup]]:
-    made = []
+Legend = tuple[tuple[str, str], ...]
+
+
+def _charts(snapshot: Snapshot) -> list[tuple[str, Legend, Markup]]:
+    made: list[tuple[str, Legend, Markup]] = []
     survivors = [(float(r.round), float(r.survivors)) for r in snapshot.rounds]
     cohorts = [(float(r.round), float(r.cohort)) for r in snapshot.rounds]
     if survivors:
         made.append(
             (
-                "Devices asked (orange) and in the sum (green)",
+                "Devices a round",
+                (("b", "asked"), ("a", "in the sum")),
                 line_chart(
                     "Devices a round",
                     [Series("asked", cohorts, "b"), Series("in the sum", survivors, "a")],
@@ -72,6 +76,7 @@ def _charts(snapshot: Snapshot) -> list[tuple[str, Markup]]:
         made.append(
             (
                 "Privacy cost of the most charged speaker",
+                (),
                 line_chart(
                     "Epsilon after each round", [Series("epsilon", spent, "a")],
                     x_label="round", y_label="epsilon, speaker unit",
@@ -86,10 +91,11 @@ def _charts(snapshot: Snapshot) -> list[tuple[str, Markup]]:
             {place[m.adapter]: m.value for m in snapshot.quality
              if m.name == name and m.adapter in place}.items()
         )  # fmt: skip
-        if points:
+        if len(points) > 1:
             made.append(
                 (
                     f"Measured on held-out speech: {name}",
+                    (),
                     line_chart(name, [Series(name, points, "a")], x_label="version", y_label=name),
                 )
             )

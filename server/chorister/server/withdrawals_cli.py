@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from chorister.server.operator import open_operator
+from chorister.server.installed import ROUND_LOCK, desk
+from chorister.server.operator import ENVIRONMENT, Operator, open_operator
 from chorister.server.rollback import Rollback, plan_rollback, roll_back
+from chorister.server.server_folder import FOLDER_VARIABLE, ServerFolder, default_folder
 from chorister.shared.console import add_output_options, apply_output_options, print_json, say
 from chorister.shared.enrolment import WithdrawalNotice
 from chorister.shared.errors import UsageError
+from chorister.shared.files import hold_lock
 
 
 def withdrawals(argv: Sequence[str]) -> int:
@@ -24,7 +28,7 @@ def withdrawals(argv: Sequence[str]) -> int:
         help="a notice from a device's outbox; devices give theirs to the server by themselves too",
     )  # fmt: skip
     options = _parse(parser, argv)
-    operator = open_operator()
+    operator = _open(options)
     for path in options.accept:
         operator.withdrawals.accept(_notice(path), operator.now_s())
     records = operator.withdrawals.records()
@@ -62,7 +66,7 @@ def rollback(argv: Sequence[str]) -> int:
     parser.add_argument("--before", required=True, metavar="DEVICE", help="a device's pseudonym")
     parser.add_argument("--dry-run", action="store_true", help="say what it would do, and stop")
     options = _parse(parser, argv)
-    operator = open_operator()
+    operator = _open(options, changes=not options.dry_run)
     act = plan_rollback if options.dry_run else roll_back
     done = act(operator, options.before)
     if options.json:
@@ -104,7 +108,25 @@ def _notice(path: Path) -> WithdrawalNotice:
         ) from None  # fmt: skip
 
 
+def _open(options: argparse.Namespace, *, changes: bool = False) -> Operator:
+    """Return the desk of the server in the folder; of a simulation if the environment says so."""
+    if os.environ.get(ENVIRONMENT, "installed") != "installed":
+        return open_operator()
+    folder = ServerFolder(options.folder)
+    operator = desk(folder)
+    if changes and not hold_lock(folder.state / ROUND_LOCK, 0.0):
+        raise UsageError(
+            "Versions are taken back while no round is under way.", "a ServerApp at work",
+            "Wait for it, or: chorister server stop.",
+        )  # fmt: skip
+    return operator
+
+
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    parser.add_argument(
+        "--folder", type=Path, default=default_folder(), metavar="DIR",
+        help=f"the server's (default: {FOLDER_VARIABLE}, or ~/.local/share/chorister/server)",
+    )  # fmt: skip
     add_output_options(parser)
     options = parser.parse_args(argv)
     apply_output_options(options)

@@ -56,6 +56,7 @@ def desk(tmp_path, monkeypatch):
         withdrawals=found, registry=registry, ledger=ledger, now_s=lambda: 1_000
     )
     monkeypatch.setattr(withdrawals_cli, "open_operator", lambda: operator)
+    monkeypatch.setenv("CHORISTER_OPERATOR", "of this test")
     return operator
 
 
@@ -196,3 +197,16 @@ def test_who_withdrew_is_in_no_later_cohort(choir):
     done = roll_back(singers.operator, gone)
     assert done.kept.round_id is None
     assert run_round(singers, singers.operator, 4).status == "finished"
+
+
+def test_the_commands_find_a_real_servers_folder(office, monkeypatch, capsys):
+    from chorister.server.installed import ROUND_LOCK
+    from chorister.shared.files import hold_lock
+
+    monkeypatch.delenv("CHORISTER_OPERATOR", raising=False)
+    folder = ["--folder", str(office.folder.root)]
+    assert withdrawals_cli.withdrawals([*folder, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"withdrawn": []}
+    assert hold_lock(office.folder.state / ROUND_LOCK, 0.0)
+    with pytest.raises(UsageError, match="no round is under way"):
+        withdrawals_cli.rollback([*folder, "--before", "a" * 16])
