@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import soundfile
@@ -41,6 +41,7 @@ FORMATS = {
     ".opus": ("OGG", "OPUS", _LOSSY_PEAK),
 }
 _BLOCK_SAMPLES = 10 * SAMPLE_RATE_HZ
+_SAMPLE_BYTES = 4
 # Long enough context for the limiter that blocks meet without a seam.
 _CONTEXT_SAMPLES = 4 * LOOK_AHEAD_SAMPLES
 # Limited peaks cost loudness. That much is given back, in so many passes, until it is this near.
@@ -145,7 +146,7 @@ def convert_file(
                 samples += len(speech)
                 on_percent(100 * samples // length - shown)
                 shown = 100 * samples // length
-        made = np.memmap(raw, np.float32, "r", shape=(samples,))
+        made = _Stored(raw, samples)
         suffix = destination.suffix.lower()
         peak = FORMATS[suffix][2]
         for _ in range(_MOST_ATTEMPTS):
@@ -196,6 +197,31 @@ def file_loudness(source: Path) -> float:
     return meter.lufs()
 
 
+class _Samples(Protocol):
+    """Samples of which only stretches are held in memory; an array is one too."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, stretch: slice, /) -> FloatArray: ...
+
+
+class _Stored:
+    """Samples in a file. A memory map would do, but what was read of it counts as ours."""
+
+    def __init__(self, path: Path, samples: int) -> None:
+        self._path = path
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return self._samples
+
+    def __getitem__(self, stretch: slice, /) -> FloatArray:
+        start, stop, _ = stretch.indices(self._samples)
+        return np.fromfile(
+            self._path, np.float32, max(stop - start, 0), offset=start * _SAMPLE_BYTES
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Survey:
     """What is known of a file before it is converted."""
@@ -230,7 +256,7 @@ def _converted(converter: SegmentConverter, source: Path, mean: float) -> Iterat
 
 
 def _gain(
-    speech: FloatArray, speech_lufs: float, source_lufs: float, energy_db: float, peak: float
+    speech: _Samples, speech_lufs: float, source_lufs: float, energy_db: float, peak: float
 ) -> float:
     """Factor after which the limited speech is as loud as the source, plus the energy.
 
@@ -259,12 +285,12 @@ def _factor(gain_db: float) -> float:
     return float(10.0 ** (gain_db / 20.0))
 
 
-def _blocks(speech: FloatArray) -> Iterator[FloatArray]:
+def _blocks(speech: _Samples) -> Iterator[FloatArray]:
     for start in range(0, len(speech), _BLOCK_SAMPLES):
         yield speech[start : start + _BLOCK_SAMPLES]
 
 
-def _limited(speech: FloatArray, gain: float, peak: float) -> Iterator[FloatArray]:
+def _limited(speech: _Samples, gain: float, peak: float) -> Iterator[FloatArray]:
     """Speech at its final level, block by block."""
     for start in range(0, len(speech), _BLOCK_SAMPLES):
         begin = max(start - _CONTEXT_SAMPLES, 0)
@@ -273,7 +299,7 @@ def _limited(speech: FloatArray, gain: float, peak: float) -> Iterator[FloatArra
         yield limit(stretch * np.float32(gain), peak)[start - begin : end - begin]
 
 
-def _write(speech: FloatArray, gain: float, peak: float, part: Path, suffix: str) -> float:
+def _write(speech: _Samples, gain: float, peak: float, part: Path, suffix: str) -> float:
     """Encodes speech at its final level; returns the result's loudness."""
     kind, subtype, _ = FORMATS[suffix]
     meter = LoudnessMeter()

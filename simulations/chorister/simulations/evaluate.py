@@ -37,6 +37,12 @@ _EXAMPLES = """examples:
 """
 
 
+SOURCE_NOTES = {
+    "enrolled": "from the source speaker's enrolment recordings",
+    "calibrated": "from the first two seconds of voiced speech in what is converted",
+}
+
+
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="chorister evaluate",
@@ -54,6 +60,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "--voices", type=int, help="voices told apart at most (default: all unknown to the model)"
     )
     parser.add_argument("--references", type=int, default=8, help="enrolled from (default: 8)")
+    parser.add_argument(
+        "--source",
+        choices=("enrolled", "calibrated"),
+        default="enrolled",
+        help="what is known of the source: its enrolment, or two seconds of what is converted",
+    )
     parser.add_argument("--adapt", choices=("none", "personal"), default="none")
     parser.add_argument(
         "--seconds-of-target",
@@ -193,11 +205,18 @@ def main(argv: list[str]) -> int:
             model,
             panel,
             pairs,
-            Plan(options.adapt == "personal", options.rivals, conditions, streaming),
+            Plan(
+                options.adapt == "personal",
+                options.rivals,
+                conditions,
+                streaming,
+                options.source == "calibrated",
+            ),
             listeners=ears if hearing else None,
             keep=keep,
         )
         evaluation.run()
+    notes.append(f"Source statistics: {SOURCE_NOTES[options.source]}.")
     report = summarise(evaluation, notes)
     if audio is not None:
         audio.finish()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from chorister.client.calibration import Calibration
 from chorister.shared.console import progress
 from chorister.shared.types import FloatArray, Recording
 from chorister.shared.voice import metrics
@@ -44,12 +45,15 @@ class Plan:
         rivals: also convert by nearest neighbours and differentially.
         conditions: disturbances of the source, each on one source a target.
         streaming: a streaming model that converts too; None for none.
+        calibrated: the source is unknown: its statistics come from the first two seconds of voiced
+            speech in what is converted, not from its enrolment.
     """
 
     personal: bool = False
     rivals: bool = False
     conditions: Sequence[str] = ()
     streaming: VoiceModel | None = None
+    calibrated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +251,8 @@ class Evaluation:
             if condition != CLEAN:
                 disturbed = [degrade(r, condition) for r in voice.enrolment[:_DISTURBED_ENROLMENT]]
                 profile = profile_from(disturbed, load_speaker_encoder(), self.model)
+            if self.plan.calibrated:
+                profile = calibrated_profile(profile, recording)
             self._originals[key] = Original(recording, profile)
         return self._originals[key]
 
@@ -265,6 +271,26 @@ class Evaluation:
             row.direction = f"{sexes[0]} to {sexes[1]}" if all(sexes) else ""
         self.rows.append(row)
         return row
+
+
+def calibrated_profile(known: SpeakerProfile, recording: Recording) -> SpeakerProfile:
+    """A source as `chorister convert` hears it without an enrolment.
+
+    Args:
+        known: what the enrolment says; kept where hardly anything in the recording is voiced.
+        recording: what is converted.
+    """
+    calibration = Calibration()
+    found = calibration.feed(recording.samples) or calibration.finish()
+    if found is None:
+        return known
+    return replace(
+        known,
+        mel_mean=found.mel_mean,
+        mel_std=found.mel_std,
+        log_f0_median=float(found.log_f0[0]),
+        log_f0_spread=float(found.log_f0[1]),
+    )
 
 
 def _timed(converter: Converter, original: Original) -> tuple[FloatArray, float]:

@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 import soundfile
 
+from chorister.client.consent import Permit
 from chorister.client.convert import convert_file
+from chorister.client.export import Origin, build_voice
+from chorister.client.own_voice import read_own_recordings
 from chorister.client.voice import Voice
-from chorister.shared.types import FloatArray
+from chorister.shared.errors import BadAudio, BadCorpus
+from chorister.shared.types import FloatArray, Recording
+from chorister.shared.voice.model import VoiceModel
+from chorister.shared.voice.profile import profile_from
+from chorister.shared.voice.speaker import load_speaker_encoder
 
 Speech = Callable[[float, int], FloatArray]
 
@@ -83,3 +90,25 @@ def test_mild_clipping_is_taken_and_the_result_does_not_clip(
     convert_file(voice, tmp_path / "in.wav", tmp_path / "out.wav")
     written, _ = soundfile.read(tmp_path / "out.wav")
     assert np.abs(written).max() < 1.0
+
+
+def test_a_fifth_of_a_second_is_refused(voice: Voice, speech: Speech, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "in.wav", speech(0.2, 1), RATE)
+    with pytest.raises(BadAudio, match=r"at least 0\.3"):
+        convert_file(voice, tmp_path / "in.wav", tmp_path / "out.wav")
+    assert not (tmp_path / "out.wav").exists()
+
+
+def test_a_reference_of_one_second_gives_a_voice(
+    small_model: VoiceModel, speech: Speech, permits: Callable[[str], Permit], tmp_path: Path
+) -> None:
+    """Poor, but a voice; `personalise` asks for more, and says so."""
+    profile = profile_from([Recording(speech(1.0, 3), "x")], load_speaker_encoder(), small_model)
+    origin = Origin("a" * 64, "", "somebody")
+    data = build_voice(small_model, profile, permits("conversion"), origin, now_s=1_800_000_000)
+    soundfile.write(tmp_path / "in.wav", speech(SECONDS, 2), RATE)
+    done = convert_file(Voice(data, "v"), tmp_path / "in.wav", tmp_path / "out.wav")
+    assert done.result_lufs == pytest.approx(done.source_lufs, abs=1.0)
+    soundfile.write(tmp_path / "me.wav", speech(1.0, 3), RATE)
+    with pytest.raises(BadCorpus, match=r"1\.0 s"):
+        read_own_recordings([tmp_path / "me.wav"])

@@ -22,6 +22,7 @@ from chorister.shared.voice.profile import profile_from
 from chorister.shared.voice.speaker import load_speaker_encoder
 from chorister.shared.voice.vocoder import Vocoder
 from chorister.simulations import evaluate
+from chorister.simulations.evaluation import calibrated_profile
 from chorister.simulations.judges import CosineJudge, MixtureJudge
 from chorister.simulations.trials import (
     Panel,
@@ -348,3 +349,14 @@ def _check_page(page: str) -> None:
     assert "frequency, kHz" in page
     assert "voice-1 in the voice of voice-0 (M to F)" in page
     assert "Gates, files" in page
+
+
+def test_an_unknown_source_is_known_by_two_seconds_of_what_is_converted() -> None:
+    recording = Recording(np.concatenate([_speech(3, n) for n in range(3)]), "x")
+    known = profile_from([Recording(_speech(1, 1), "y")], load_speaker_encoder(), load_base())
+    found = calibrated_profile(known, recording)
+    assert not np.array_equal(found.mel_mean, known.mel_mean)
+    assert found.log_f0_median != known.log_f0_median
+    assert found.vector is known.vector
+    silent = Recording(np.zeros(16_000, np.float32), "silent")
+    assert calibrated_profile(known, silent) is known
