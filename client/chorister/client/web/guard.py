@@ -10,7 +10,9 @@ person has open in the same browser can send requests to this port, so each one 
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import traceback
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -18,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chorister.shared.console import complain
 from chorister.shared.randomness import Randomness
 
 HOST = "127.0.0.1"
@@ -122,7 +125,13 @@ class Guard:
             answer = self._enter(request)
         if answer is None:
             answer = self._without_session(request)
-        await (answer or self._app)(scope, receive, send_guarded)
+        try:
+            await (answer or self._app)(scope, receive, send_guarded)
+        except asyncio.CancelledError:
+            return  # the server ends, and nobody waits for this answer any more
+        except Exception:
+            complain(f"a request failed by a defect; please report it:\n{traceback.format_exc()}")
+            raise
 
     def _refusal(self, request: Request) -> Response | None:
         """Refuse what no page of this server would send, whoever is logged in."""

@@ -56,9 +56,10 @@ def serve(
     port = listening.getsockname()[1]
     config = uvicorn.Config(
         Guard(build(studio), sessions, port),
-        # Nothing that is asked for is logged: links and names stand in addresses.
+        # Nothing that is asked for is logged: links and names stand in addresses. The guard shows
+        # what fails.
         access_log=False,
-        log_level="error",
+        log_level="critical",
         lifespan="off",
         ws="none",
         proxy_headers=False,

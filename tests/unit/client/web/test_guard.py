@@ -179,3 +179,41 @@ def test_old_sessions_make_room(door: Door) -> None:
 def test_no_secret_is_in_a_repr(door: Door) -> None:
     door.enter()
     assert door.sessions.link not in repr(door.sessions)
+
+
+def test_an_answer_that_the_servers_end_cuts_off_is_no_defect() -> None:
+    import asyncio
+
+    async def cut_off(scope: object, receive: object, send: object) -> None:
+        raise asyncio.CancelledError
+
+    sessions = Sessions(SystemRandomness())
+    guard = Guard(cut_off, sessions, PORT)
+    session = sessions.enter(sessions.link)
+    scope = {
+        "type": "http", "method": "GET", "path": "/budget", "query_string": b"", "scheme": "http",
+        "headers": [(b"host", f"127.0.0.1:{PORT}".encode()),
+                    (b"cookie", f"chorister-{PORT}={session}".encode())],
+    }  # fmt: skip
+
+    async def nothing(*_: object) -> dict[str, object]:
+        return {}
+
+    asyncio.run(guard(scope, nothing, nothing))  # type: ignore[arg-type]
+
+
+def test_a_defect_is_shown_on_the_terminal_and_not_in_the_browser(
+    door: Door, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def break_down(request: Request) -> Response:
+        raise ZeroDivisionError("what only the terminal sees")
+
+    app = Starlette(routes=[Route("/{path:path}", break_down)])
+    browser = TestClient(
+        Guard(app, door.sessions, PORT), base_url=ADDRESS, raise_server_exceptions=False
+    )
+    browser.get(f"/open?token={door.sessions.link}", follow_redirects=False)
+    found = browser.get("/state")
+    assert found.status_code == 500
+    assert "only the terminal" not in found.text
+    assert "what only the terminal sees" in capsys.readouterr().err
