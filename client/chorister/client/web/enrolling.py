@@ -76,6 +76,18 @@ def begin(studio: Studio, terms: Terms) -> dict[str, Any]:
     if not terms.jurisdiction.strip():
         raise UsageError("A consent names whose law holds.", "nothing", "Name it, e.g. EU.")
     # Refused now, and not after twelve prompts were read.
+    place = studio.place
+    if (
+        place.policy.words == "required"
+        and place.recogniser is None
+        and find_recogniser(wanted.locale) is None
+        and wanted.locale in templates()
+    ):
+        raise UsageError(
+            "The words of a statement are heard by a recogniser on this machine.",
+            f"none for the locale '{wanted.locale}'",
+            "Choose English, or start the page with --recogniser whisper:FOLDER or vosk:FOLDER.",
+        )
     make_challenge(
         SystemRandomness(),
         locale=wanted.locale,

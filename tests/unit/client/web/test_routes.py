@@ -181,6 +181,7 @@ def test_every_file_of_the_page_is_served_and_comes_from_here(page: Page) -> Non
         ({"purposes": []}, "names purposes"),
         ({"purposes": ["everything"]}, "purposes"),
         ({"locale": "xx"}, "statement is there in some languages"),
+        ({"locale": "de"}, "none for the locale 'de'"),
         ({"days": 0}, "days"),
         ({"days": 1.5}, "days"),
         ({"jurisdiction": " "}, "whose law"),
