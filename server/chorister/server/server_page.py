@@ -13,6 +13,7 @@ from chorister.shared.charts import Series, line_chart
 from chorister.shared.page import STYLE
 
 REFRESH_S = 10
+RENEW_DAYS = 14
 SHOWN_ROUNDS = 50
 SHOWN_VERSIONS = 20
 
@@ -34,6 +35,8 @@ def render_page(snapshot: Snapshot) -> str:
 def _verdict(snapshot: Snapshot) -> tuple[str, str]:
     if not snapshot.running:
         return "bad", "The server is not running."
+    if snapshot.certificate_days < RENEW_DAYS:
+        return "bad", f"The TLS certificate ends in {snapshot.certificate_days} days: renew it."
     last = snapshot.rounds[-1] if snapshot.rounds else None
     if snapshot.settings.private and snapshot.epsilon_left <= 0.0:
         return "bad", "The privacy budget is used up; no round will begin."
@@ -110,13 +113,17 @@ def render_metrics(snapshot: Snapshot) -> str:
     def put(name: str, kind: str, about: str, *values: tuple[str, float]) -> None:
         lines.append(f"# HELP chorister_{name} {about}")
         lines.append(f"# TYPE chorister_{name} {kind}")
-        lines.extend(f"chorister_{name}{labels} {value:.10g}" for labels, value in values)
+        lines.extend(f"chorister_{name}{labels} {value:.15g}" for labels, value in values)
 
     put("up", "gauge", "Whether the server is at work.", ("", float(snapshot.running)))
     for status in ("finished", "aborted"):
         count = sum(r.status == status for r in snapshot.rounds)
         put(f"rounds_{status}_total", "counter", f"Rounds that were {status}.", ("", count))
     put("rounds_wanted", "gauge", "Round to go on until.", ("", snapshot.plan.target))
+    put(
+        "certificate_not_after_seconds", "gauge", "When the TLS certificate ends, Unix time.",
+        ("", snapshot.certificate_end_s),
+    )  # fmt: skip
     if snapshot.online is not None and snapshot.members is not None:
         put("devices_online", "gauge", "Devices connected.", ("", snapshot.online))
         put("devices_admitted", "gauge", "Devices admitted.", ("", snapshot.members))

@@ -13,6 +13,7 @@ from chorister.server.quality import Measurement, read_quality
 from chorister.server.registry import AdapterVersion, Registry
 from chorister.server.rounds import ROUNDS_FILE, RoundRecord, read_rounds
 from chorister.server.server_folder import ServerFolder
+from chorister.server.tls import certificate_end
 from chorister.shared.privacy.limits import speaker_limit
 from chorister.shared.settings import Federation
 
@@ -36,6 +37,8 @@ class Snapshot:
         quality: what was measured of versions.
         epsilon: largest that any speaker was charged, reserved rounds included.
         charged: devices that anything was charged to.
+        certificate_end_s: when the TLS certificate ends, Unix time.
+        unfit: admissions that admit nobody, file name to reason.
     """
 
     settings: Federation
@@ -50,12 +53,18 @@ class Snapshot:
     quality: tuple[Measurement, ...]
     epsilon: float
     charged: int
+    certificate_end_s: int
     unfit: dict[str, str] = field(default_factory=dict)
 
     @property
     def epsilon_left(self) -> float:
         """What the limit leaves of the most charged speaker's budget."""
         return max(0.0, self.settings.speaker_privacy.epsilon_max - self.epsilon)
+
+    @property
+    def certificate_days(self) -> int:
+        """Days that the TLS certificate still has."""
+        return (self.certificate_end_s - self.at_s) // 86_400
 
     @property
     def finished(self) -> int:
@@ -89,6 +98,7 @@ class Snapshot:
             "delta_dp": self.settings.speaker_privacy.delta_dp,
             "private": self.settings.private,
             "devices_charged": self.charged,
+            "certificate_end_s": self.certificate_end_s,
             "refusals": self.refusals,
             "unfit_admissions": self.unfit,
         }
@@ -129,6 +139,7 @@ def take_snapshot(folder: ServerFolder) -> Snapshot:
         quality=read_quality(folder),
         epsilon=epsilon,
         charged=charged,
+        certificate_end_s=int(certificate_end(folder.tls).timestamp()),
         unfit={str(k): str(v) for k, v in unfit.items()} if isinstance(unfit, dict) else {},
     )
 

@@ -134,6 +134,7 @@ def _print(found: Snapshot) -> None:
             f"  budget    epsilon {found.epsilon_left:.2f} left of {privacy.epsilon_max:g} "
             f"at delta {privacy.delta_dp:g}, most charged of {found.charged} speakers"
         )
+    say(f"  TLS       certificate for {found.certificate_days} more days")
     newest = found.versions[-1].sha256[:16] if found.versions else "none"
     say(f"  adapter   version {len(found.versions) - 1}, {newest}")
     for measured in found.quality[-1:]:

@@ -46,6 +46,47 @@ def test_no_escape_makes_another_path_of_it():
     assert not passed
 
 
+def _send_body(headers, parts):
+    """What the app gets of a request in parts."""
+    got = []
+
+    async def app(scope, receive, send):
+        while True:
+            message = await receive()
+            got.append(message)
+            if message["type"] == "http.disconnect" or not message.get("more_body"):
+                return
+
+    waiting = [{"type": "http.request", "body": p, "more_body": True} for p in parts]
+    waiting.append({"type": "http.request", "body": b"", "more_body": False})
+
+    async def receive():
+        return waiting.pop(0)
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    path = "/v1/fleet/push-object"
+    scope = {"type": "http", "path": path, "raw_path": path.encode(), "headers": headers}
+    asyncio.run(fleet_only(app)(scope, receive, send))
+    return got, sent
+
+
+def test_a_request_that_is_too_large_is_refused_before_it_is_read():
+    for size in (b"33554433", b"9" * 40, b"-1", b"many"):
+        got, sent = _send_body([(b"content-length", size)], [])
+        assert (got, sent[0]["status"]) == ([], 413)
+    assert _send_body([(b"content-length", b"10")], [b"x" * 10])[0]
+
+
+def test_one_that_does_not_say_how_large_it_is_is_cut_off():
+    got, _ = _send_body([], [b"x" * 2**20] * 40)
+    assert got[-1]["type"] == "http.disconnect"
+    assert sum(len(m.get("body", b"")) for m in got) <= 32 * 2**20
+
+
 def test_no_websocket_is_opened():
     passed, sent = _ask("/v1/fleet/x", kind="websocket")
     assert not passed
