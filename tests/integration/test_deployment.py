@@ -75,11 +75,11 @@ def test_two_rounds_with_one_killed_one_unregistered_and_a_hostile_bundle(
 
         # Round 1: one device dies while it trains, as by kill -9.
         made.run(2, when=4)
-        town.wait_for(made.rounds_done, 240, f"round 1\n{made.said('server')}")
+        town.wait_for(made.rounds_done, 400, f"round 1\n{made.said('server')}")
         _clock(began, "round 1")
         # It comes back for round 2, with the round that it died in behind it.
         made.start_device("dora")
-        town.wait_for(lambda: len(made.rounds_done()) == 2, 180, "round 2")
+        town.wait_for(lambda: len(made.rounds_done()) == 2, 300, "round 2")
         _clock(began, "round 2")
 
         first, second = made.rounds_done()
