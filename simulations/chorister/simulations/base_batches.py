@@ -27,7 +27,6 @@ _MOST_REFERENCES = 8
 _MEAN_JITTER = 0.1
 _SPREAD_JITTER = 0.05
 _SMALLEST_SPREAD = 0.02
-_TABLE_SIZES = (250, 500, 1000)
 # An utterance that has to be its own table leaves out what surrounds the example.
 _TABLE_MARGIN_FRAMES = 16
 _SMALLEST_TABLE = 60
@@ -206,6 +205,7 @@ class Batches:
         largest_warp: float,
         augmentation: AugmentSettings | None = None,
         rank: int = 0,
+        tables: tuple[int, ...] = (1000,),
     ) -> Batch:
         """The batch of one step, or a process's part of it.
 
@@ -217,11 +217,12 @@ class Batches:
             largest_warp: at least 1.
             augmentation: of what the content encoder hears; None for nothing.
             rank: which of several processes draws; each draws examples of its own.
+            tables: frames in the tables, where there are any; one of these sizes is drawn.
         """
         place = [self._seed, stage, step, *([rank] if rank else [])]
         rng = np.random.default_rng(place)
         chosen = rng.choice(len(self._speech), size, p=self._chances)
-        table = int(rng.choice(_TABLE_SIZES)) if self._content is not None else 0
+        table = int(rng.choice(tables)) if self._content is not None else 0
         sources = augmentation if augmentation is not None and augmentation.active else None
         rows = [
             self._example(

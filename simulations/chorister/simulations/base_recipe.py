@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from chorister.shared.settings import NotNegative, Positive, Settings
 from chorister.shared.voice.model import ModelSettings
@@ -74,7 +74,9 @@ class StageSettings(Settings):
 
     Attributes:
         kind: `reconstruction`; `swapped`: that plus conversions to other speakers; `adversarial`:
-            that plus two critics of whether speech is real.
+            that plus two critics of whether speech is real; `hearing`: the content encoder alone,
+            so that it hears disturbed speech as it has heard the clean one, for content that is
+            settled.
         vectors: which encoder names the voices, `speaker` (ours) or `ge2e` (its teacher).
         learn: `all`, or the `decoder` alone: the content then stays what it was, and every
             example gets a table of its speaker's other frames to recall sounds from.
@@ -95,6 +97,11 @@ class StageSettings(Settings):
         teacher_weight: the same by GE2E, which the evaluation also judges by (and says so).
         residual_weight: of the similarity to the source beyond the target's own, by GE2E.
         cycle_weight: of the distance between the content of source and converted speech.
+        recalled_weight: of the distance between what the decoder alone makes of another voice's
+            words and the frames of the target's table that say the same: there is no parallel
+            speech, and this stands for it.
+        voicing_weight: of voiced frames whose low bands are not led by the harmonics.
+        tables: frames in a table; each batch draws one of these sizes.
         recall_gain: what the learnt share of recalled sounds is multiplied by at the end: training
             finds it on small tables, on which the look-up is poorer than on an enrolment.
         fooling_weight: of being taken for real by the critics.
@@ -102,7 +109,7 @@ class StageSettings(Settings):
         critic_rate: learning rate of the critics.
     """
 
-    kind: Literal["reconstruction", "swapped", "adversarial"]
+    kind: Literal["reconstruction", "swapped", "adversarial", "hearing"]
     vectors: Literal["speaker", "ge2e"] = "speaker"
     learn: Literal["all", "decoder"] = "all"
     synthetic_speeds: tuple[Annotated[float, Field(ge=0.7, le=1.4)], ...] = ()
@@ -120,6 +127,9 @@ class StageSettings(Settings):
     teacher_weight: NotNegative = 0.0
     residual_weight: NotNegative = 0.0
     cycle_weight: NotNegative = 0.0
+    recalled_weight: NotNegative = 0.0
+    voicing_weight: NotNegative = 0.0
+    tables: Annotated[tuple[Count, ...], Field(min_length=1)] = (250, 500, 1000)
     recall_gain: Positive = 1.0
     fooling_weight: NotNegative = 0.0
     matching_weight: NotNegative = 0.0
@@ -140,6 +150,12 @@ class Recipe(Settings):
     data: DataSettings
     model: SizeSettings = SizeSettings()
     stages: Annotated[tuple[StageSettings, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _something_to_hear_like(self) -> Self:
+        if self.stages[0].kind == "hearing":
+            raise ValueError("a hearing stage needs a stage before it, whose content it keeps")
+        return self
 
 
 def read_recipe(path: Path) -> Recipe:

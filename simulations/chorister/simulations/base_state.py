@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from chorister.shared.errors import BadSettings, BadWeights
+from chorister.shared.files import write_atomically
 from chorister.shared.voice.base import load_base, save_base
+from chorister.shared.voice.encoder import ContentEncoder
 from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.speaker import load_speaker_encoder
 from chorister.simulations.base_batches import Batch, Batches
@@ -70,11 +72,18 @@ class Training:
         self.stage = 0
         self.step = 0
         self.first_validation: float | None = None
+        self.clean_ear: ContentEncoder | None = None
         self._start_optimisers()
 
     def _start_optimisers(self) -> None:
         stage = self.recipe.stages[min(self.stage, len(self.recipe.stages) - 1)]
-        self.trainee.model.encoder.requires_grad_(stage.learn == "all")
+        hearing = stage.kind == "hearing"
+        self.trainee.model.requires_grad_(not hearing)
+        self.trainee.model.encoder.requires_grad_(hearing or stage.learn == "all")
+        self.clean_ear = None
+        if hearing and self.stage < len(self.recipe.stages):
+            before = load_base(self.stage_path(self.stage - 1)).encoder
+            self.clean_ear = before.to(self.processes.device)
         self.optimiser = _adam(self.trainee, stage.learning_rate)
         self.critic_optimiser = _adam(self.critics, stage.critic_rate)
 
@@ -153,6 +162,37 @@ class Training:
         self.optimiser.load_state_dict(state["optimiser"])
         self.critic_optimiser.load_state_dict(state["critic_optimiser"])
 
+    def begin_with(self, weights: Path, stage: int) -> None:
+        """Starts at a later stage, with weights that the stages before it have made.
+
+        Args:
+            weights: a base of the recipe's sizes.
+            stage: index of the stage, at least 1; the file is kept as that of the stage before.
+
+        Raises:
+            BadSettings: the recipe has no such stage, or the base has other sizes.
+            BadWeights: the file is no base.
+        """
+        if not 0 < stage < len(self.recipe.stages):
+            raise BadSettings(
+                f"Weights to begin with stand for stages 1 to {len(self.recipe.stages) - 1}.",
+                f"stage {stage + 1} as the first one",
+                "Name a stage of the recipe after its first.",
+            )
+        model = load_base(weights)
+        if model.settings != self.recipe.model.sizes():
+            raise BadSettings(
+                "Weights to begin with have the sizes of the recipe's [model].",
+                f"{model.settings}",
+                "Correct the recipe, or begin with other weights.",
+            )
+        self.average.load_state_dict(model.state_dict())
+        self.trainee.model.load_state_dict(model.state_dict())
+        self.stage = stage
+        self._start_optimisers()
+        if self.processes.is_first:
+            write_atomically(self.stage_path(stage - 1), weights.read_bytes())
+
     def has_diverged(self, validation: float) -> bool:
         """Whether an adversarial stage ruins what the stages before it learnt.
 
@@ -217,7 +257,10 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         critics = self.critics if settings.kind == "adversarial" else None
-        loss = self.trainee.step(batch, settings, generator, judges, critics)
+        if self.clean_ear is not None:
+            loss = self.trainee.hear(batch, self.clean_ear)
+        else:
+            loss = self.trainee.step(batch, settings, generator, judges, critics)
         if loss.critics is not None:
             self.critic_optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss.critics)
@@ -255,7 +298,7 @@ def _adam(module: nn.Module, rate: float) -> torch.optim.AdamW:
 
 def _check_share(stage: StageSettings, count: int) -> None:
     """A conversion needs the next example's speaker, so two examples in each process."""
-    least = 1 if stage.kind == "reconstruction" or count == 1 else 2
+    least = 1 if stage.kind in ("reconstruction", "hearing") or count == 1 else 2
     if stage.batch % count or stage.batch // count < least:
         raise BadSettings(
             "Each process draws an equal part of a batch, of two examples or more for conversions.",
@@ -266,7 +309,7 @@ def _check_share(stage: StageSettings, count: int) -> None:
 
 def load_judges(stage: StageSettings, device: torch.device = CPU) -> SpeakerJudges | None:
     """What a stage's converted speech is judged by; None for reconstruction."""
-    if stage.kind == "reconstruction":
+    if stage.kind in ("reconstruction", "hearing"):
         return None
     teacher = TeacherVectors(load_ge2e()).to(device) if stage.teacher_weight > 0 else None
     return SpeakerJudges(load_speaker_encoder().to(device), teacher)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from chorister.shared.voice.encoder import with_noise
+from chorister.shared.voice.encoder import ContentEncoder, with_noise
 from chorister.shared.voice.losses import SpectralLoss
 from chorister.shared.voice.model import HIGHEST_PITCH_HZ, LOWEST_PITCH_HZ, VoiceModel
+from chorister.shared.voice.recall import resolved_bands, sound_of
 from chorister.shared.voice.torch_mel import LogMel
 from chorister.simulations.align import PHONES
-from chorister.simulations.base_batches import Batch
+from chorister.simulations.base_batches import Batch, warp_matrix
 from chorister.simulations.base_critics import (
     Critics,
     critic_loss,
@@ -21,6 +22,11 @@ from chorister.simulations.base_critics import (
 )
 from chorister.simulations.base_recipe import StageSettings
 from chorister.simulations.parallel import lower_precision
+
+# Where harmonics lead in a voice, and by how much at least (nepers, about 9 dB).
+_VOICED_BANDS = 24
+_HARMONIC_LEAD = 1.0
+_EAR_WARPS = (0.87, 1.0, 1.15)
 
 # Name of a loss to its weight and its value.
 Terms = dict[str, tuple[float, Tensor]]
@@ -100,6 +106,7 @@ class Trainee(nn.Module):
         terms = {
             "reconstruction": (1.0, self.spectral(wav, batch.wav).mean()),
             "phones": (stage.phone_weight, self._phone_loss(noisy, batch)),
+            "voicing": (stage.voicing_weight, _faded(harmonic, breath, batch.f0_hz)),
         }
         verdict = None
         if judges is not None:
@@ -121,6 +128,28 @@ class Trainee(nn.Module):
         if verdict is not None:
             parts["critics"] = float(verdict.detach())
         return StepLoss(total, verdict, parts)
+
+    def hear(self, batch: Batch, clean_ear: ContentEncoder) -> StepLoss:
+        """Loss of a hearing stage: disturbed speech shall be heard as the clean one was.
+
+        What the clean one was heard as is the mean over the voice as it is and two warped ones:
+        where they differ, the content tells of the voice.
+
+        Args:
+            batch: B examples.
+            clean_ear: the encoder before the stage.
+        """
+        with torch.no_grad():
+            heard = []
+            for factor in _EAR_WARPS:
+                warp = torch.from_numpy(warp_matrix(factor)).to(batch.wav.device)
+                plain = (batch.plain_log_mel, batch.target_mean, batch.target_std)
+                heard.append(clean_ear(*(part @ warp for part in plain)))
+            wanted = clean_ear.norm(torch.stack(heard).mean(dim=0))
+        with lower_precision(self.lower, batch.wav):
+            content = self.model.encoder(batch.log_mel, batch.source_mean, batch.source_std)
+        apart = (content.float() - wanted).square().mean()
+        return StepLoss(apart, None, {"hearing": float(apart.detach())})
 
     def _phone_loss(self, content: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy over the labelled frames; 0 without any."""
@@ -147,7 +176,9 @@ class Trainee(nn.Module):
         with lower_precision(self.lower, batch.wav):
             condition = model.decoder.condition(batch.vector.roll(1, 0), mean, std)
             recalled = _recalled(model, noisy, batch, of_next=True)
-            harmonic, breath = model.decoder(noisy, f0_hz, condition, recalled)
+            hidden = model.decoder.hidden(noisy, f0_hz, condition)
+            harmonic, breath = model.decoder.envelopes(hidden, f0_hz, recalled)
+            alone = model.decoder.own_envelopes(hidden, f0_hz, None).float()
         wav: Tensor = model.vocoder(harmonic.float(), breath.float(), f0_hz, hiss)
         mel = self.log_mel(wav)
         with lower_precision(self.lower, batch.wav):
@@ -155,6 +186,9 @@ class Trainee(nn.Module):
         own = _distance(judges.own(mel), batch.centroid)
         terms["speaker"] = (stage.speaker_weight, own)
         terms["cycle"] = (stage.cycle_weight, (again - content.detach()).square().mean())
+        terms["voicing_again"] = (stage.voicing_weight, _faded(harmonic, breath, f0_hz))
+        if recalled is not None:
+            terms["recalled"] = (stage.recalled_weight, _far_from(recalled.float(), alone, f0_hz))
         terms["phones_again"] = (stage.phone_weight, self._phone_loss(again, batch))
         if judges.teacher is not None:
             vectors = judges.teacher(wav)
@@ -182,6 +216,24 @@ def _recalled(
     tables = (batch.sounds_content, batch.sounds_log_mel)
     found: Tensor = model.decoder.recall(content, *(t.roll(1, 0) if of_next else t for t in tables))
     return found
+
+
+def _far_from(recalled: Tensor, envelopes: Tensor, f0_hz: Tensor) -> Tensor:
+    """How far envelopes (B, F, 160) sound from recalled frames (B, F, 80), in nepers.
+
+    Not measured on the waveform: recalled frames are a mean over pitches, and noise would fill the
+    gaps between harmonics to be like them.
+    """
+    apart = (sound_of(envelopes, f0_hz) - recalled.detach()).abs()
+    return (resolved_bands().to(apart.device) * apart).mean()
+
+
+def _faded(harmonic: Tensor, noise: Tensor, f0_hz: Tensor) -> Tensor:
+    """By how much the harmonics of voiced frames miss their lead over the noise below 0.9 kHz."""
+    voiced = (f0_hz > 0).unsqueeze(2)
+    lead = harmonic[..., :_VOICED_BANDS] - noise[..., :_VOICED_BANDS]
+    missing = nn.functional.relu(_HARMONIC_LEAD - lead.float())
+    return torch.where(voiced, missing, torch.zeros_like(missing)).mean()
 
 
 def _distance(vectors: Tensor, centroids: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from rich.progress import Progress
 
 from chorister.shared.console import say
+from chorister.shared.errors import UsageError
 from chorister.simulations.base_batches import Batch, Batches
 from chorister.simulations.base_data import known_speakers
 from chorister.simulations.base_load import load_batches
@@ -122,6 +123,7 @@ def _run_stage(
                 stage.largest_warp,
                 stage.augment,
                 processes.rank,
+                stage.tables,
             )
             figures = dict(training.one_step(batch, judges))
             progress.advance(bar)
@@ -151,6 +153,18 @@ def _validate(training: Training, checks: list[Batch]) -> float:
     return training.processes.agree(found)
 
 
+def _beginning(argument: str) -> tuple[Path, int]:
+    """File and stage index of `--begin`."""
+    name, _, stage = argument.rpartition(":")
+    if not name or not stage.isdecimal():
+        raise UsageError(
+            "--begin takes a weights file, a colon and a stage of the recipe.",
+            argument,
+            "Write it as base.safetensors:5, for example.",
+        )
+    return Path(name), int(stage) - 1
+
+
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(
@@ -164,6 +178,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint and weights")
     parser.add_argument("--cache", type=Path, help="folder for computed features (default: in OUT)")
     parser.add_argument("--resume", action="store_true", help="continue from OUT/checkpoint.pt")
+    parser.add_argument(
+        "--begin",
+        metavar="FILE:STAGE",
+        help="begin at this stage of the recipe (1 is the first) with weights that exist already",
+    )
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
     parser.add_argument(
         "--checkpoint-s", type=float, default=180.0, help="seconds between checkpoints"
@@ -189,6 +208,8 @@ def main(argv: list[str]) -> int:
         training = Training(recipe, arguments.out, processes)
         if arguments.resume:
             training.resume()
+        elif arguments.begin is not None:
+            training.begin_with(*_beginning(arguments.begin))
         cache = arguments.cache or arguments.out / "cache"
         run(
             training,

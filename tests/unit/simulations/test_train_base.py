@@ -12,7 +12,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
-from chorister.shared.errors import BadCorpus, BadSettings, BadWeights
+from chorister.shared.errors import BadCorpus, BadSettings, BadWeights, UsageError
 from chorister.shared.voice.base import load_base, trained_on
 from chorister.simulations import base_state, train_base
 from chorister.simulations.augment import AugmentSettings
@@ -27,6 +27,7 @@ from chorister.simulations.base_data import (
 from chorister.simulations.base_load import load_batches
 from chorister.simulations.base_recipe import read_recipe
 from chorister.simulations.base_state import Training, learning_rate, load_judges
+from chorister.simulations.base_steps import Trainee
 from chorister.simulations.parallel import Processes
 from chorister.simulations.train_base import main
 
@@ -347,6 +348,108 @@ def test_the_share_is_multiplied_once_at_the_end_of_its_stage(corpus: Path) -> N
         weights = load_file(corpus / f"out{gain}" / "stage2.safetensors")
         shares.append(weights["decoder.recall.share"])
     assert torch.allclose(1.5 * shares[0], shares[1])
+
+
+def test_weights_to_begin_with_stand_for_the_stages_that_made_them(corpus: Path) -> None:
+    """Beginning at the second stage gives, bit for bit, what the whole run gives."""
+    assert run(corpus, "whole") == 0
+    first = corpus / "whole" / "stage1.safetensors"
+    assert run(corpus, "later", "--begin", f"{first}:2") == 0
+    whole, later = (load_file(corpus / out / "stage2.safetensors") for out in ("whole", "later"))
+    assert all(torch.equal(whole[name], later[name]) for name in whole)
+    assert (corpus / "later" / "stage1.safetensors").read_bytes() == first.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("begin", "error"),
+    [
+        ("{first}", UsageError),
+        ("{first}:0", BadSettings),
+        ("{first}:1", BadSettings),
+        ("{first}:3", BadSettings),
+        ("{first}.none:2", BadWeights),
+    ],
+)
+def test_what_cannot_be_begun_with_is_refused(
+    corpus: Path, begin: str, error: type[Exception]
+) -> None:
+    assert run(corpus, "whole") == 0
+    first = corpus / "whole" / "stage1.safetensors"
+    with pytest.raises(error):
+        run(corpus, "later", "--begin", begin.format(first=first))
+    (corpus / "recipe.toml").write_text(RECIPE.replace("decoder_width = 8", "decoder_width = 16"))
+    with pytest.raises(BadSettings):
+        run(corpus, "later", "--begin", f"{first}:2")
+
+
+HEARING_STAGE = """
+[[stages]]
+kind = "hearing"
+steps = 40
+batch = 2
+frames = 32
+learning_rate = 3e-3
+warm_up = 0
+[stages.augment]
+noise_chance = 1.0
+"""
+
+
+def test_a_hearing_stage_moves_the_encoder_alone_towards_what_the_clean_one_heard(
+    corpus: Path,
+) -> None:
+    first = RECIPE.split("[[stages]]")
+    (corpus / "recipe.toml").write_text("[[stages]]".join(first[:2]) + HEARING_STAGE)
+    assert run(corpus, "out") == 0
+    noisy = AugmentSettings(noise_chance=1.0)
+    batch = batches_of(corpus).draw(9, 0, 8, 32, 1.0, noisy)
+    models = [load_base(corpus / "out" / f"stage{n}.safetensors") for n in (1, 2)]
+    deaf, trained = (Trainee(one).hear(batch, models[0].encoder).total for one in models)
+    # The weights are a running average that reaches back beyond these steps.
+    assert trained < deaf
+    before, after = (load_file(corpus / "out" / f"stage{n}.safetensors") for n in (1, 2))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "encoder.enter.weight" in moved
+    # Where the shared adapter looks is computed anew after every stage.
+    assert {name for name in moved if name.startswith("decoder.")} <= {
+        "decoder.directions",
+        "decoder.directions_mean",
+    }
+
+
+def test_a_recipe_does_not_begin_with_hearing(corpus: Path) -> None:
+    (corpus / "recipe.toml").write_text(RECIPE.split("[[stages]]")[0] + HEARING_STAGE)
+    with pytest.raises(BadSettings):
+        read_recipe(corpus / "recipe.toml")
+
+
+def test_recalled_frames_draw_the_decoder_and_leave_the_share_alone(corpus: Path) -> None:
+    """They stand for parallel speech; a share that is drawn would grow without learning."""
+    batches = batches_of(corpus)
+    training = Training(read_recipe(corpus / "recipe.toml"), corpus)
+    model = training.trainee.model
+    batches.listen(model.content_of)
+    batch = batches.draw(0, 0, 2, 32, 1.0, tables=(50,))
+    assert batch.sounds_content.shape[1] == 50
+    first = training.recipe.stages[1]
+    stage = first.model_copy(update={"recalled_weight": 1.0, "voicing_weight": 1.0})
+    loss = training.trainee.step(
+        batch, stage, torch.Generator().manual_seed(0), load_judges(stage), None
+    )
+    assert loss.parts["recalled"] > 0.1
+    assert loss.parts["voicing"] > 0.1
+    share = model.decoder.recall.share
+    grads = []
+    for weight in (0.0, 1.0):
+        only = stage.model_copy(update={"recalled_weight": weight, "voicing_weight": 0.0})
+        training.optimiser.zero_grad()
+        training.trainee.step(
+            batch, only, torch.Generator().manual_seed(0), load_judges(only), None
+        ).total.backward()
+        assert share.grad is not None
+        grads.append((share.grad.clone(), model.decoder.leave.weight.grad.clone()))
+    assert torch.allclose(grads[0][0], grads[1][0], atol=1e-6)
+    assert not torch.allclose(grads[0][1], grads[1][1], atol=1e-4)
 
 
 def test_a_table_holds_other_frames_of_the_same_speaker(corpus: Path) -> None:

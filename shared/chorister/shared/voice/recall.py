@@ -34,8 +34,7 @@ class Recall(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        ramp = (torch.arange(MEL_BANDS) - _FIRST_BAND) / _RAMP_BANDS
-        self.share = nn.Parameter(_FIRST_SHARE * ramp.clamp(0.0, 1.0))
+        self.share = nn.Parameter(_FIRST_SHARE * resolved_bands())
         self.sharpness = nn.Parameter(torch.tensor(math.log(_FIRST_SHARPNESS)))
 
     def forward(self, content: Tensor, sounds_content: Tensor, sounds_log_mel: Tensor) -> Tensor:
@@ -67,8 +66,25 @@ class Recall(nn.Module):
         Returns:
             shape (B, F, 160).
         """
-        harmonic, noise = envelopes.chunk(2, dim=2)
-        # Half the logarithm of the sum of both powers, from operators that ONNX has.
-        both = noise + 0.5 * nn.functional.softplus(2.0 * (harmonic - noise))
-        sound = SOURCE_LEVEL + torch.where(f0_hz.unsqueeze(2) > 0, both, noise)
-        return envelopes + (self.share * (recalled - sound)).repeat(1, 1, 2)
+        return envelopes + (self.share * (recalled - sound_of(envelopes, f0_hz))).repeat(1, 1, 2)
+
+
+def sound_of(envelopes: Tensor, f0_hz: Tensor) -> Tensor:
+    """The log-mel that two envelopes sound like, harmonics smoothed.
+
+    Args:
+        envelopes: shape (B, F, 160), log magnitudes of the harmonic and the noise filter.
+        f0_hz: shape (B, F), 0 where unvoiced.
+
+    Returns:
+        shape (B, F, 80).
+    """
+    harmonic, noise = envelopes.chunk(2, dim=2)
+    # Half the logarithm of the sum of both powers, from operators that ONNX has.
+    both = noise + 0.5 * nn.functional.softplus(2.0 * (harmonic - noise))
+    return SOURCE_LEVEL + torch.where(f0_hz.unsqueeze(2) > 0, both, noise)
+
+
+def resolved_bands() -> Tensor:
+    """How far each band shows the voice and not single harmonics: 80 values, 0 to 1."""
+    return ((torch.arange(MEL_BANDS) - _FIRST_BAND) / _RAMP_BANDS).clamp(0.0, 1.0)
