@@ -94,6 +94,8 @@ def untrained_model() -> VoiceModel:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
+    # As in a trained base: what is said is moved towards the table as well.
+    model.decoder.recall.content_share.fill_(0.6)
     return model.requires_grad_(False).eval()
 
 

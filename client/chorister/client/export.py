@@ -268,7 +268,7 @@ class _Network(nn.Module):
     def forward(self, log_mel: Tensor, f0_hz: Tensor, mel_mean: Tensor, mel_std: Tensor) -> Tensor:
         """Both envelopes side by side, harmonic first, shape (1, F, 160)."""
         content = self.encoder(log_mel, mel_mean, mel_std)
-        recalled = self.decoder.recall(content, self.sounds_content, self.sounds_log_mel)
+        content, recalled = self.decoder.recall(content, self.sounds_content, self.sounds_log_mel)
         harmonic, noise = self.decoder(content, f0_hz, self.condition, recalled)
         return torch.cat(keep_voiced(harmonic, noise, f0_hz), dim=2)
 

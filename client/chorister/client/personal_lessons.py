@@ -102,7 +102,7 @@ class Lessons:
         condition = model.decoder.condition(
             own.target_vector, own.target_mel_mean, own.target_mel_std
         )
-        recalled = model.decoder.recall(content, own.sounds_content, own.sounds_log_mel)
+        content, recalled = model.decoder.recall(content, own.sounds_content, own.sounds_log_mel)
         envelopes = model.decoder(content, own.f0_hz, condition, recalled)
         speech = model.vocoder(*envelopes, own.f0_hz, hiss_for(own, generator))
         each: Tensor = self._spectral(speech, self._targets[rows])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,9 +22,13 @@ from chorister.shared.types import FloatArray
 from chorister.shared.voice.audio import load_recording
 from chorister.shared.voice.f0 import estimate_f0
 from chorister.shared.voice.frames import HOP_SAMPLES
+from chorister.simulations.corpus import open_corpus
 from chorister.simulations.voice_change import change_speed
 
 ANALYSIS_VERSION = "1"
+_SPEAKER_FIRST = re.compile(r"\d+-")
+_WORD = re.compile(r"[a-z']+")
+_FASTER = " x "
 _AUDIO = frozenset({".opus", ".flac", ".wav", ".ogg", ".mp3"})
 
 
@@ -34,7 +39,8 @@ class Corpus:
     Attributes:
         split_file: JSON object of speaker lists.
         split: the list in it that may be trained on.
-        speaker_folders: folders in LibriSpeech's form, SPEAKER/CHAPTER/*.opus or SPEAKER-*.opus.
+        speaker_folders: folders in LibriSpeech's form, SPEAKER/CHAPTER/*.opus or SPEAKER-*.opus with a number,
+            VCTK trees, or one folder for each speaker.
         file_folders: folders of files whose speakers are unknown: each file is a speaker.
         speeds: each makes another speaker of every one in `speaker_folders`, played that much
             faster: pitch and formants move together, as with a smaller head.
@@ -102,6 +108,27 @@ def _audio_files(data: Path, folder: str) -> Iterator[Path]:
     yield from files
 
 
+def _spoken(
+    data: Path, folder: str, allowed: frozenset[str]
+) -> Iterator[tuple[str, Path, str | None]]:
+    """Speaker, file and words of each recording of the allowed speakers."""
+    files = list(_audio_files(data, folder))
+    if all(_SPEAKER_FIRST.match(path.stem) for path in files):
+        texts = _transcripts(data / folder)
+        for path in files:
+            speaker = path.stem.split("-")[0]
+            if speaker in allowed:
+                yield speaker, path, texts.get(path.stem)
+        return
+    for one in open_corpus(data / folder).speakers:
+        if one.name in allowed:
+            for utterance in one.utterances:
+                text = utterance.transcript()
+                # LibriSpeech's transcripts are words alone; others have punctuation.
+                words = None if text is None else " ".join(_WORD.findall(text.lower()))
+                yield one.name, utterance.path, words
+
+
 def list_utterances(data: Path, corpus: Corpus) -> tuple[Utterance, ...]:
     """Every file that may be trained on, in a fixed order.
 
@@ -123,14 +150,10 @@ def list_utterances(data: Path, corpus: Corpus) -> tuple[Utterance, ...]:
         ) from error
     found: list[Utterance] = []
     for folder in corpus.speaker_folders:
-        texts = _transcripts(data / folder)
-        for path in _audio_files(data, folder):
-            speaker = path.stem.split("-")[0]
-            if speaker in allowed:
-                text = texts.get(path.stem)
-                found.append(Utterance(speaker, path, folder, text))
-                for speed in corpus.speeds:
-                    found.append(Utterance(f"{speaker} x {speed}", path, folder, text, speed))
+        for speaker, path, text in _spoken(data, folder, allowed):
+            found.append(Utterance(speaker, path, folder, text))
+            for speed in corpus.speeds:
+                found.append(Utterance(f"{speaker}{_FASTER}{speed}", path, folder, text, speed))
     for folder in corpus.file_folders:
         for path in _audio_files(data, folder):
             found.append(Utterance(f"{folder}/{path.stem}", path, folder, None))
@@ -151,7 +174,11 @@ def known_speakers(data: Path, corpus: Corpus) -> frozenset[str]:
 def cache_name(utterance: Utterance, kind: str) -> str:
     """File name of a cached result: changes when the audio file or the analysis does."""
     size = utterance.path.stat().st_size
-    key = f"{ANALYSIS_VERSION}\0{kind}\0{utterance.folder}/{utterance.path.name}\0{size}"
+    path = utterance.path
+    named = path.stem.startswith(utterance.speaker.split(_FASTER)[0])
+    # Where names do not tell the speakers apart, the folders do.
+    name = path.name if named or utterance.speaker.endswith(path.stem) else "/".join(path.parts[-3:])
+    key = f"{ANALYSIS_VERSION}\0{kind}\0{utterance.folder}/{name}\0{size}"
     if utterance.speed != 1.0:
         key += f"\0{utterance.speed}"
     return hashlib.sha256(key.encode()).hexdigest()[:24] + f".{kind}.npz"

@@ -102,6 +102,8 @@ class StageSettings(Settings):
             speech, and this stands for it.
         voicing_weight: of voiced frames whose low bands are not led by the harmonics.
         tables: frames in a table; each batch draws one of these sizes.
+        content_share: how far every frame's content is moved to the mean content of those that the
+            table holds for it; None leaves what the stage before had.
         recall_gain: what the learnt share of recalled sounds is multiplied by at the end: training
             finds it on small tables, on which the look-up is poorer than on an enrolment.
         fooling_weight: of being taken for real by the critics.
@@ -130,6 +132,7 @@ class StageSettings(Settings):
     recalled_weight: NotNegative = 0.0
     voicing_weight: NotNegative = 0.0
     tables: Annotated[tuple[Count, ...], Field(min_length=1)] = (250, 500, 1000)
+    content_share: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     recall_gain: Positive = 1.0
     fooling_weight: NotNegative = 0.0
     matching_weight: NotNegative = 0.0

@@ -77,6 +77,9 @@ class Training:
 
     def _start_optimisers(self) -> None:
         stage = self.recipe.stages[min(self.stage, len(self.recipe.stages) - 1)]
+        if stage.content_share is not None:
+            for model in (self.trainee.model, self.average):
+                model.decoder.recall.content_share.fill_(stage.content_share)
         hearing = stage.kind == "hearing"
         self.trainee.model.requires_grad_(not hearing)
         self.trainee.model.encoder.requires_grad_(hearing or stage.learn == "all")

@@ -99,8 +99,8 @@ class Trainee(nn.Module):
             content = model.encoder(batch.log_mel, batch.source_mean, batch.source_std).float()
             noisy = with_noise(content, stage.content_noise, generator)
             condition = model.decoder.condition(batch.vector, batch.target_mean, batch.target_std)
-            recalled = _recalled(model, noisy, batch)
-            harmonic, breath = model.decoder(noisy, batch.f0_hz, condition, recalled)
+            said, recalled = _recalled(model, noisy, batch)
+            harmonic, breath = model.decoder(said, batch.f0_hz, condition, recalled)
         hiss = torch.randn(batch.wav.shape, generator=generator, device=batch.wav.device)
         wav = model.vocoder(harmonic.float(), breath.float(), batch.f0_hz, hiss)
         terms = {
@@ -175,8 +175,8 @@ class Trainee(nn.Module):
         f0_hz = swap_pitch(batch.f0_hz, batch.log_f0)
         with lower_precision(self.lower, batch.wav):
             condition = model.decoder.condition(batch.vector.roll(1, 0), mean, std)
-            recalled = _recalled(model, noisy, batch, of_next=True)
-            hidden = model.decoder.hidden(noisy, f0_hz, condition)
+            said, recalled = _recalled(model, noisy, batch, of_next=True)
+            hidden = model.decoder.hidden(said, f0_hz, condition)
             harmonic, breath = model.decoder.envelopes(hidden, f0_hz, recalled)
             alone = model.decoder.own_envelopes(hidden, f0_hz, None).float()
         wav: Tensor = model.vocoder(harmonic.float(), breath.float(), f0_hz, hiss)
@@ -202,8 +202,10 @@ class Trainee(nn.Module):
 
 def _recalled(
     model: VoiceModel, content: Tensor, batch: Batch, *, of_next: bool = False
-) -> Tensor | None:
-    """What the target's table holds for the content; None where the stage goes without one.
+) -> tuple[Tensor, Tensor | None]:
+    """The content as the target says it, and what its table holds for it.
+
+    Without a table the content is as it was, and the second is None.
 
     Args:
         model: whose look-up it is.
@@ -212,10 +214,10 @@ def _recalled(
         of_next: take the tables of the next examples' speakers.
     """
     if not batch.sounds_content.shape[1]:
-        return None
+        return content, None
     tables = (batch.sounds_content, batch.sounds_log_mel)
-    found: Tensor = model.decoder.recall(content, *(t.roll(1, 0) if of_next else t for t in tables))
-    return found
+    said, found = model.decoder.recall(content, *(t.roll(1, 0) if of_next else t for t in tables))
+    return said, found
 
 
 def _far_from(recalled: Tensor, envelopes: Tensor, f0_hz: Tensor) -> Tensor:
@@ -290,7 +292,8 @@ def set_directions(model: VoiceModel, batches: list[Batch]) -> None:
     for batch in (one.to(device) for one in batches):
         content = model.encoder(batch.plain_log_mel, batch.target_mean, batch.target_std)
         condition = model.decoder.condition(batch.vector, batch.target_mean, batch.target_std)
-        rows.append(model.decoder.hidden(content, batch.f0_hz, condition).flatten(0, 1))
+        said, _ = _recalled(model, content, batch)
+        rows.append(model.decoder.hidden(said, batch.f0_hz, condition).flatten(0, 1))
     hidden = torch.cat(rows).double()
     mean = hidden.mean(dim=0)
     covariance = (hidden - mean).T @ (hidden - mean) / len(hidden)
@@ -317,7 +320,8 @@ def validation_loss(trainee: Trainee, batches: list[Batch], seed: int) -> float:
         content = model.encoder(batch.plain_log_mel, batch.target_mean, batch.target_std)
         condition = model.decoder.condition(batch.vector, batch.target_mean, batch.target_std)
         hiss = torch.randn(batch.wav.shape, generator=generator, device=device)
-        envelopes = model.decoder(content, batch.f0_hz, condition, _recalled(model, content, batch))
+        said, recalled = _recalled(model, content, batch)
+        envelopes = model.decoder(said, batch.f0_hz, condition, recalled)
         wav = model.vocoder(*envelopes, batch.f0_hz, hiss)
         total.append(trainee.spectral(wav, batch.wav).mean())
     return float(torch.stack(total).mean())

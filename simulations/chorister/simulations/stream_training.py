@@ -59,6 +59,8 @@ class StreamTraining:
                     "Train it anew: leave the option out.",
                 )
             student.load_state_dict(start.state_dict())
+            # How a table is used is the base's to say: nothing here learns it.
+            student.decoder.recall.load_state_dict(teacher.decoder.recall.state_dict())
             self.phase = "envelopes"
         self.trainee = Trainee(student)
         self.average = copy.deepcopy(student)

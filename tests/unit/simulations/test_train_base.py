@@ -18,6 +18,7 @@ from chorister.simulations import base_state, train_base
 from chorister.simulations.augment import AugmentSettings
 from chorister.simulations.base_batches import Batches, warp_matrix
 from chorister.simulations.base_data import (
+    Corpus,
     cache_name,
     known_speakers,
     list_utterances,
@@ -536,3 +537,29 @@ def test_tensorboard_that_is_missing_says_what_to_install(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(BadSettings, match=r"chorister\[training\]"):
         run(corpus, "out", "--tensorboard")
+
+
+def test_a_vctk_tree_and_folders_of_speakers_are_read(tmp_path: Path) -> None:
+    """The layouts that `evaluate` reads; names alone do not tell folders of speakers apart."""
+    data = tmp_path / "data"
+    for speaker in ("p225", "p226"):
+        audio = data / "vctk" / "wav48_silence_trimmed" / speaker
+        text = data / "vctk" / "txt" / speaker / f"{speaker}_001.txt"
+        for path in (audio, text.parent, data / "plain" / speaker):
+            path.mkdir(parents=True)
+        text.write_text("Please call Stella.\n")
+        for mic in (1, 2):
+            soundfile.write(audio / f"{speaker}_001_mic{mic}.flac", tone(120.0, mic), 16_000)
+        soundfile.write(data / "plain" / speaker / "001.wav", tone(150.0, 3), 16_000)
+    (data / "splits.json").write_text(json.dumps({"base": ["p225", "p226"], "few": ["p226"]}))
+    corpus = Corpus("splits.json", "base", ("vctk", "plain"), ())
+    listed = list_utterances(data, corpus)
+    assert [(one.speaker, one.path.name, one.transcript) for one in listed] == [
+        ("p225", "p225_001_mic1.flac", "please call stella"),
+        ("p226", "p226_001_mic1.flac", "please call stella"),
+        ("p225", "001.wav", None),
+        ("p226", "001.wav", None),
+    ]
+    assert len({cache_name(one, "f0") for one in listed}) == 4
+    few = list_utterances(data, Corpus("splits.json", "few", ("vctk",), ()))
+    assert [one.speaker for one in few] == ["p226"]

@@ -4,6 +4,8 @@ A decoder that knows a voice by one vector draws it towards the voices that it w
 every frame also looks into a table of the target's enrolment frames, by content, and the envelopes
 are moved towards the mean log-mel of those that say the same (as nearest-neighbour conversion does,
 Baas, van Niekerk and Kamper 2023, but as a correction to a decoder that knows what is between).
+What is said is moved as well, towards how the target says it: what the content still tells of the
+source's voice has no counterpart in the table.
 """
 
 from __future__ import annotations
@@ -23,21 +25,28 @@ _FIRST_SHARE = 0.6
 # The lowest bands hold single harmonics, whose place is the pitch's and not the voice's.
 _FIRST_BAND = 2.0
 _RAMP_BANDS = 8.0
+_SMALLEST_VARIANCE = 1e-5
 
 
 class Recall(nn.Module):
     """Looks sounds up in a speaker's table and moves envelopes towards them.
 
     `share` (80 values) says how far each band is moved, `sharpness` (its logarithm) how few frames
-    of the table count.
+    of the table count; both are learnt. `content_share` says how far the content is moved, 0 to 1,
+    and is set: training, where everybody says their own words, would learn that nothing is best.
     """
+
+    content_share: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.share = nn.Parameter(_FIRST_SHARE * resolved_bands())
+        self.register_buffer("content_share", torch.zeros(()))
         self.sharpness = nn.Parameter(torch.tensor(math.log(_FIRST_SHARPNESS)))
 
-    def forward(self, content: Tensor, sounds_content: Tensor, sounds_log_mel: Tensor) -> Tensor:
+    def forward(
+        self, content: Tensor, sounds_content: Tensor, sounds_log_mel: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Looks up every frame.
 
         Args:
@@ -46,14 +55,19 @@ class Recall(nn.Module):
             sounds_log_mel: shape (B, K, 80), how the target sounds in them.
 
         Returns:
-            shape (B, F, 80): the mean over the table, weighted by the softmax of the scaled
+            the content for the decoder, shape (B, F, C), moved towards the mean content of what
+            was found, each frame of mean 0 and variance 1 again; and the recalled log-mel, shape
+            (B, F, 80). Both means are over the table, weighted by the softmax of the scaled
             cosines of the contents.
         """
         asked = nn.functional.normalize(content, dim=2)
         known = nn.functional.normalize(sounds_content, dim=2)
         cosines = asked @ known.transpose(1, 2)
-        found: Tensor = (self.sharpness.exp() * cosines).softmax(dim=2) @ sounds_log_mel
-        return found
+        weights = (self.sharpness.exp() * cosines).softmax(dim=2)
+        heard = _standardised(weights @ sounds_content)
+        moved = content + self.content_share * (heard - content)
+        found: Tensor = weights @ sounds_log_mel
+        return _standardised(moved), found
 
     def correct(self, envelopes: Tensor, recalled: Tensor, f0_hz: Tensor) -> Tensor:
         """Moves both envelopes by a share of what lies between their sound and the recalled one.
@@ -67,6 +81,12 @@ class Recall(nn.Module):
             shape (B, F, 160).
         """
         return envelopes + (self.share * (recalled - sound_of(envelopes, f0_hz))).repeat(1, 1, 2)
+
+
+def _standardised(content: Tensor) -> Tensor:
+    """Each frame with mean 0 and variance 1; layer_norm, from operators that ONNX has."""
+    centred = content - content.mean(dim=2, keepdim=True)
+    return centred / (centred.square().mean(dim=2, keepdim=True) + _SMALLEST_VARIANCE).sqrt()
 
 
 def sound_of(envelopes: Tensor, f0_hz: Tensor) -> Tensor:

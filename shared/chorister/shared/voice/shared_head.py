@@ -78,7 +78,7 @@ def traced_part(model: VoiceModel, batch: VoiceBatch) -> Frozen:
     decoder = model.decoder
     content = model.encoder(batch.log_mel, batch.source_mel_mean, batch.source_mel_std)
     condition = decoder.condition(batch.target_vector, batch.target_mel_mean, batch.target_mel_std)
+    content, recalled = decoder.recall(content, batch.sounds_content, batch.sounds_log_mel)
     hidden = decoder.hidden(content, batch.f0_hz, condition)
-    recalled = decoder.recall(content, batch.sounds_content, batch.sounds_log_mel)
     followed = (hidden - decoder.directions_mean) @ decoder.directions
     return Frozen(decoder.own_envelopes(hidden, batch.f0_hz, recalled), followed, batch.f0_hz)

@@ -135,9 +135,9 @@ class StreamNetwork(nn.Module):
         x = self.encoder.begin(log_mel, mel_mean, mel_std)[0]
         x, encoder = _through(self.hearing, x, state.encoder, time + self.look_ahead_frames)
         content, spoken_hz = self.encoder.finish(x)[None], f0_hz[:, :-1]
+        content, recalled = self.decoder.recall(content, self.sounds_content, self.sounds_log_mel)
         x = self.decoder.begin(content, spoken_hz)[0] * _heard(time)
         x, decoder = _through(self.speaking, x, state.decoder, time)
-        recalled = self.decoder.recall(content, self.sounds_content, self.sounds_log_mel)
         hidden = self.decoder.norm(x)[None]
         envelopes = self.decoder.envelopes(hidden, spoken_hz, recalled)
         harmonic, noise = keep_voiced(*envelopes, spoken_hz)

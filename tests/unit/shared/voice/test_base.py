@@ -79,7 +79,7 @@ def test_missing_cut_and_foreign_files_are_refused(tmp_path: Path, weights: Path
 @pytest.mark.parametrize(
     "change",
     [
-        {"format_version": 2},
+        {"format_version": 3},
         {"format_version": "one"},
         {"content": 5},
         {"content": None},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from chorister.shared.voice.recall import Recall
 from chorister.shared.voice.torch_mel import LogMel
@@ -13,20 +14,41 @@ SOUNDS = torch.arange(4.0).reshape(1, 4, 1).expand(1, 4, 80)
 
 
 def test_a_frame_finds_the_sounds_that_say_the_same() -> None:
-    found = Recall()(7.0 * TABLE[:, [2, 0]], TABLE, SOUNDS)
+    _, found = Recall()(7.0 * TABLE[:, [2, 0]], TABLE, SOUNDS)
     assert torch.allclose(found[0, :, 0], torch.tensor([2.0, 0.0]), atol=1e-4)
 
 
 def test_what_lies_between_two_sounds_gets_their_mean() -> None:
     between = (TABLE[:, :1] + TABLE[:, 3:]) / 2.0
-    assert torch.allclose(Recall()(between, TABLE, SOUNDS), torch.full((1, 1, 80), 1.5), atol=1e-3)
+    _, found = Recall()(between, TABLE, SOUNDS)
+    assert torch.allclose(found, torch.full((1, 1, 80), 1.5), atol=1e-3)
+
+
+def test_content_moves_to_how_the_table_says_it_by_the_share() -> None:
+    """Half way between a frame of the table and something that the table has not."""
+    recall = Recall()
+    table = nn.functional.layer_norm(torch.randn(1, 3, 48), (48,))
+    said = nn.functional.layer_norm(table[:, :1] + 0.5 * torch.randn(1, 1, 48), (48,))
+    apart = []
+    for share in (0.0, 0.5, 1.0):
+        recall.content_share.fill_(share)
+        moved, _ = recall(said, table, torch.zeros(1, 3, 80))
+        assert torch.allclose(moved.mean(dim=2), torch.zeros(1, 1), atol=1e-5)
+        assert torch.allclose(moved.var(dim=2, correction=0), torch.ones(1, 1), atol=1e-3)
+        apart.append(float((moved - table[:, :1]).square().mean()))
+    assert apart[0] > 1.5 * apart[1]
+    assert apart[1] > 2.0 * apart[2]
+    recall.content_share.fill_(0.0)
+    assert torch.allclose(recall(said, table, torch.zeros(1, 3, 80))[0], said, atol=1e-4)
 
 
 def test_the_order_of_the_table_does_not_matter() -> None:
     content, order = torch.randn(1, 5, 4), torch.tensor([3, 1, 0, 2])
     recall = Recall()
+    recall.content_share.fill_(0.5)
     turned = recall(content, TABLE[:, order], SOUNDS[:, order])
-    assert torch.allclose(recall(content, TABLE, SOUNDS), turned, atol=1e-5)
+    for one, other in zip(recall(content, TABLE, SOUNDS), turned, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
 
 
 def test_the_lowest_bands_are_left_alone_and_no_share_changes_nothing() -> None:

@@ -44,7 +44,7 @@ def whole(model: VoiceModel, target: SpeakerProfile, signals: dict[str, Tensor])
     ]  # fmt: skip
     mean, std = torch.full((1, 80), -5.0), torch.ones(1, 80)
     content = model.encoder(signals["log_mel"], mean, std)
-    recalled = model.decoder.recall(content, *rows[3:])
+    content, recalled = model.decoder.recall(content, *rows[3:])
     condition = model.decoder.condition(*rows[:3])
     envelopes = keep_voiced(
         *model.decoder(content, signals["f0_hz"], condition, recalled), signals["f0_hz"]
