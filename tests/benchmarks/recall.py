@@ -1,10 +1,11 @@
-"""How far to move towards recalled sounds, how sharply to look up, how large a table.
+"""How far to move content and envelopes towards the table, how sharply to look up, in how many.
 
     python tests/benchmarks/recall.py --data ../shared/data [--weights FILE] [--utterances 1]
 
 Targets are the held-out speakers of the base's split and, because those are two, their copies
 played 10 % slower and 11 % faster, which are other voices to every judge. Similarity is GE2E's with
-recordings that nothing else used, LLR the Gaussian mixtures'.
+recordings that nothing else used, LLR the Gaussian mixtures', Z-normed by the six's references.
+The two distances are of copies of one utterance of each target.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from chorister.shared.console import say
 from chorister.shared.types import SAMPLE_RATE_HZ, Recording
 from chorister.shared.voice.audio import load_recording
 from chorister.shared.voice.base import load_base
-from chorister.shared.voice.features import extract_features
+from chorister.shared.voice.features import extract_features, log_mel
+from chorister.shared.voice.metrics import log_mel_distance_db, mel_cepstral_distortion_db
 from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.phones import PhoneRecogniser
 from chorister.shared.voice.profile import SpeakerProfile, profile_from
@@ -34,9 +36,11 @@ from chorister.simulations.judges import CosineJudge, MixtureJudge
 LONGEST_S = 8.0
 ENROLMENT, REFERENCE, TESTS = slice(0, 8), slice(8, 16), 16
 SPEEDS = (1.0, 0.9, 1.11)
-# Share of the way (times the weights'), sharpness (likewise), frames of the table.
-VARIANTS = ((0.0, 1.0, 2000), (0.5, 1.0, 2000), (1.0, 1.0, 2000), (1.3, 1.0, 2000),
-            (1.6, 1.0, 2000), (1.3, 0.6, 2000), (1.3, 2.0, 2000), (1.3, 1.0, 500))  # fmt: skip
+# Share of the envelopes' way (times the weights'), of the content's (as it is), sharpness (times
+# the weights'), frames of the table.
+VARIANTS = ((0.0, 0.0, 1.0, 2000), (1.0, 0.0, 1.0, 2000), (1.4, 0.0, 1.0, 2000),
+            (1.0, 0.5, 1.0, 2000), (0.8, 0.5, 1.0, 2000), (1.0, 0.7, 1.0, 2000),
+            (1.0, 0.9, 1.0, 2000), (1.0, 0.7, 2.0, 2000), (1.0, 0.7, 1.0, 500))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +64,12 @@ def read(folder: Path, speaker: str, speed: float) -> Target:
     return Target(speaker, speed, tuple(found))
 
 
-def varied(model: VoiceModel, share: float, sharpness: float) -> VoiceModel:
-    """The model with its share and sharpness multiplied."""
+def varied(model: VoiceModel, share: float, content: float, sharpness: float) -> VoiceModel:
+    """The model with its share and sharpness multiplied and the content's share set."""
     other = copy.deepcopy(model)
     with torch.no_grad():
         other.decoder.recall.share.mul_(share)
+        other.decoder.recall.content_share.fill_(content)
         other.decoder.recall.sharpness.add_(float(np.log(sharpness)))
     return other
 
@@ -77,6 +82,14 @@ def thinned(profile: SpeakerProfile, count: int) -> SpeakerProfile:
         sounds_content=profile.sounds_content[rows],
         sounds_log_mel=profile.sounds_log_mel[rows],
     )
+
+
+def copied(model: VoiceModel, target: Target, profile: SpeakerProfile) -> tuple[float, float]:
+    """Log-mel distance and MCD of a copy of a target's own utterance, dB."""
+    recording = target.recordings[TESTS]
+    speech = model.convert(extract_features(recording), profile, profile)
+    pair = log_mel(recording.samples[: len(speech)]), log_mel(speech)
+    return log_mel_distance_db(*pair), mel_cepstral_distortion_db(*pair)
 
 
 def main() -> None:
@@ -94,32 +107,37 @@ def main() -> None:
     if ge2e is None:
         raise SystemExit("This needs GE2E: pip install --no-deps resemblyzer==0.1.4")
     references = [target.recordings[REFERENCE] for target in targets]
-    judges = (CosineJudge("ge2e", Ge2e(ge2e), references), MixtureJudge(references))
+    judge, mixtures = CosineJudge("ge2e", Ge2e(ge2e), references), MixtureJudge(references)
     model, encoder, recogniser = (
         load_base(options.weights),
         load_speaker_encoder(),
         PhoneRecogniser(),
     )
     profiles = [profile_from(target.recordings[ENROLMENT], encoder, model) for target in targets]
-    say(" share  sharp  table  similarity  to source     LLR    PER")
-    for share, sharpness, count in VARIANTS:
-        speaking, rows = varied(model, share, sharpness), []
+    say(" share content  sharp  table  similarity  to source     LLR    PER  log-mel    MCD")
+    for share, content, sharpness, count in VARIANTS:
+        speaking, rows = varied(model, share, content, sharpness), []
+        thin = [thinned(profile, count) for profile in profiles]
         for s, source in enumerate(targets):
             if source.speed != 1.0:
                 continue
             for recording in source.recordings[TESTS : TESTS + options.utterances]:
                 said = recogniser.recognise(recording.samples)
-                for t, profile in enumerate(profiles):
+                for t, profile in enumerate(thin):
                     if t == s:
                         continue
-                    features = extract_features(recording)
-                    speech = speaking.convert(features, profiles[s], thinned(profile, count))
-                    near, mixture = (judge.score(speech) for judge in judges)
+                    speech = speaking.convert(extract_features(recording), profiles[s], profile)
+                    near = judge.score(speech)
+                    mixture = mixtures.standardise(mixtures.score(speech))
                     per = recogniser.phone_error_rate(said, speech)
                     rows.append((near[t], near[s], mixture[t], per))
         similarity, residual, llr, per = np.mean(rows, axis=0)
-        figures = f"{similarity:11.3f} {residual:10.3f} {llr:7.3f} {per:6.3f}"
-        say(f"{share:6.1f} {sharpness:6.1f} {count:6d} {figures}")
+        figures = f"{similarity:11.3f} {residual:10.3f} {llr:7.2f} {per:6.3f}"
+        copies = [
+            copied(speaking, target, profile) for target, profile in zip(targets, thin, strict=True)
+        ]
+        figures += "".join(f" {figure:8.2f}" for figure in np.mean(copies, axis=0))
+        say(f"{share:6.1f} {content:7.1f} {sharpness:6.1f} {count:6d} {figures}")
 
 
 if __name__ == "__main__":

@@ -177,7 +177,9 @@ def cache_name(utterance: Utterance, kind: str) -> str:
     path = utterance.path
     named = path.stem.startswith(utterance.speaker.split(_FASTER)[0])
     # Where names do not tell the speakers apart, the folders do.
-    name = path.name if named or utterance.speaker.endswith(path.stem) else "/".join(path.parts[-3:])
+    name = (
+        path.name if named or utterance.speaker.endswith(path.stem) else "/".join(path.parts[-3:])
+    )
     key = f"{ANALYSIS_VERSION}\0{kind}\0{utterance.folder}/{name}\0{size}"
     if utterance.speed != 1.0:
         key += f"\0{utterance.speed}"

@@ -189,9 +189,7 @@ class VoiceModel(nn.Module):
         condition = self.decoder.condition(
             batch.target_vector, batch.target_mel_mean, batch.target_mel_std
         )
-        content, recalled = self.decoder.recall(
-            content, batch.sounds_content, batch.sounds_log_mel
-        )
+        content, recalled = self.decoder.recall(content, batch.sounds_content, batch.sounds_log_mel)
         harmonic, noise = self.decoder(content, batch.f0_hz, condition, recalled)
         return harmonic, noise
 
