@@ -192,9 +192,10 @@ class Training:
         self.average.load_state_dict(model.state_dict())
         self.trainee.model.load_state_dict(model.state_dict())
         self.stage = stage
+        with self.processes.first_then_others():
+            if self.processes.is_first:
+                write_atomically(self.stage_path(stage - 1), weights.read_bytes())
         self._start_optimisers()
-        if self.processes.is_first:
-            write_atomically(self.stage_path(stage - 1), weights.read_bytes())
 
     def has_diverged(self, validation: float) -> bool:
         """Whether an adversarial stage ruins what the stages before it learnt.
@@ -234,8 +235,10 @@ class Training:
         with torch.no_grad():
             self.average.decoder.recall.share.mul_(self.recipe.stages[self.stage].recall_gain)
         self.processes.share(self.average)
-        if self.processes.is_first:
-            save_base(self.average, self.stage_path(self.stage), trained_on=trained_on)
+        # A hearing stage begins by reading them, in every process.
+        with self.processes.first_then_others():
+            if self.processes.is_first:
+                save_base(self.average, self.stage_path(self.stage), trained_on=trained_on)
         self.stage += 1
         self.first_validation = None
         self.step = 0
