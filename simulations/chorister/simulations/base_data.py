@@ -39,8 +39,8 @@ class Corpus:
     Attributes:
         split_file: JSON object of speaker lists.
         split: the list in it that may be trained on.
-        speaker_folders: folders in LibriSpeech's form, SPEAKER/CHAPTER/*.opus or SPEAKER-*.opus with a number,
-            VCTK trees, or one folder for each speaker.
+        speaker_folders: folders in LibriSpeech's form, SPEAKER/CHAPTER/*.opus or SPEAKER-*.opus
+            with numbers for speakers, VCTK trees, or one folder for each speaker.
         file_folders: folders of files whose speakers are unknown: each file is a speaker.
         speeds: each makes another speaker of every one in `speaker_folders`, played that much
             faster: pitch and formants move together, as with a smaller head.

@@ -419,7 +419,7 @@ def test_a_hearing_stage_moves_the_encoder_alone_towards_what_the_clean_one_hear
 
 
 def test_a_recipe_does_not_begin_with_hearing(corpus: Path) -> None:
-    (corpus / "recipe.toml").write_text(RECIPE.split("[[stages]]")[0] + HEARING_STAGE)
+    (corpus / "recipe.toml").write_text(RECIPE.split("[[stages]]", maxsplit=1)[0] + HEARING_STAGE)
     with pytest.raises(BadSettings):
         read_recipe(corpus / "recipe.toml")
 
