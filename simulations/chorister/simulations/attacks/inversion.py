@@ -39,6 +39,7 @@ from chorister.simulations.randomness import SimulatedRandomness
 ONE_STEP = TrainingTask(local_steps=1, expected_batch_size=1, learning_rate=1.0)
 _RATE = 0.1
 _SMOOTHNESS = 0.1
+_PRIOR = 0.1
 _ROUNDED = 0.3
 """Where the attacker's absolute values turn round, in nepers of log magnitude."""
 _DECIBEL = 20.0 / np.log(10.0)
@@ -53,6 +54,7 @@ class Inverted:
         seen: what the attacker saw.
         distance_db: mean absolute log-mel distance from the truth.
         gain_db: by how much it is nearer than the baseline, paired; interval over segments.
+        spectrum_gain_db: the same of the mean spectrum, which leaves time out.
         correlation: of log-mel, each band less the speaker's mean: 0 says nothing of time.
         match: mean cosine of the reconstruction's gradient with the one seen.
     """
@@ -60,6 +62,7 @@ class Inverted:
     seen: str
     distance_db: Measured
     gain_db: Measured
+    spectrum_gain_db: Measured
     correlation: Measured
     match: float
 
@@ -94,7 +97,7 @@ def invert_gradients(lab: Lab, segments: int, iterations: int, seed: int, step: 
         step: called once a reconstruction.
     """
     randomness = SimulatedRandomness(seed, "inversion")
-    rows: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in SEEN}
+    rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in SEEN}
     baselines: list[float] = []
     pictures: dict[str, FloatArray] = {}
     for number in range(segments):
@@ -111,6 +114,7 @@ def invert_gradients(lab: Lab, segments: int, iterations: int, seed: int, step: 
             distance = _distance_db(found, truth)
             rows[seen].append(
                 (distance, baselines[-1] - distance,
+                 _spectrum_db(attack.baseline, truth) - _spectrum_db(found, truth),
                  _correlation(found, truth, voice.profile.mel_mean), match)
             )  # fmt: skip
             if not number:
@@ -121,10 +125,10 @@ def invert_gradients(lab: Lab, segments: int, iterations: int, seed: int, step: 
     return Inversion(plain, private, framewise, around, segments, pictures)
 
 
-def _summary(seen: str, rows: Sequence[tuple[float, float, float, float]], seed: int) -> Inverted:
+def _summary(seen: str, rows: Sequence[tuple[float, ...]], seed: int) -> Inverted:
     columns = np.array(rows).T
-    distance, gain, correlation = (mean_with_interval(c, seed) for c in columns[:3])
-    return Inverted(seen, distance, gain, correlation, float(columns[3].mean()))
+    distance, gain, spectrum, correlation = (mean_with_interval(c, seed) for c in columns[:4])
+    return Inverted(seen, distance, gain, spectrum, correlation, float(columns[4].mean()))
 
 
 class _RoundedAbs(TorchFunctionMode):
@@ -189,7 +193,8 @@ class _Attack:
             mine = self._gradient(self._log_mel(wav), wav, framewise=framewise, graph=True)
             cosine = torch.nn.functional.cosine_similarity(mine.flatten(), seen.flatten(), dim=0)
             rough = (envelopes[:, 1:] - envelopes[:, :-1]).abs().mean()
-            torch.autograd.backward(1 - cosine + _SMOOTHNESS * rough)
+            far = (envelopes - self._begin).square().mean()
+            torch.autograd.backward(1 - cosine + _SMOOTHNESS * rough + _PRIOR * far)
             optimiser.step()
             match = float(cosine.detach())
         with torch.no_grad():
@@ -222,6 +227,10 @@ class _Attack:
 
 def _distance_db(found: FloatArray, truth: FloatArray) -> float:
     return float(_DECIBEL * np.abs(found - truth).mean())
+
+
+def _spectrum_db(found: FloatArray, truth: FloatArray) -> float:
+    return float(_DECIBEL * np.abs(found.mean(axis=0) - truth.mean(axis=0)).mean())
 
 
 def _correlation(found: FloatArray, truth: FloatArray, mean: NDArray[np.float32]) -> float:

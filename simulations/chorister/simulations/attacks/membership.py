@@ -57,7 +57,8 @@ class Membership:
 
     Attributes:
         recording, speaker: from adapters trained as the scenario states.
-        recording_plain, speaker_plain: without clip and noise, the positive control.
+        recording_plain, speaker_plain: without clip and noise.
+        recording_alone: from one device's plain update instead of the released adapter.
         federations: shadow federations, each of half the voices.
         clients: voices in each.
         rounds: of each.
@@ -65,6 +66,7 @@ class Membership:
 
     recording: Inferred
     recording_plain: Inferred
+    recording_alone: Inferred
     speaker: Inferred
     speaker_plain: Inferred
     federations: int
@@ -97,6 +99,9 @@ def infer_membership(lab: Lab, federations: int, rounds: int, seed: int, step: S
     chosen = np.zeros((federations, len(lab.voices)), dtype=bool)
     trained = np.zeros((federations, len(recordings)), dtype=bool)
     moved: dict[bool, list[Matrix]] = {True: [], False: []}
+    alone = np.zeros((federations, len(recordings)))
+    owner = np.array([[v.name for v in lab.voices].index(name) for name, _, _ in recordings])
+    directions = np.stack([d for _, _, d in recordings])
     index = {(name, number): i for i, (name, number, _) in enumerate(recordings)}
     for k in range(federations):
         drawn = randomness.fork(f"federation {k}")
@@ -112,14 +117,17 @@ def infer_membership(lab: Lab, federations: int, rounds: int, seed: int, step: S
                 trained[k, index[voice.name, int(number)]] = True
             rows[int(i)] = np.flatnonzero(np.isin(voice.recording_of, numbers[coins])).tolist()
         for private in (True, False):
-            moved[private].append(_federate(lab, rows, rounds, drawn, private=private))
+            end, updates = _federate(lab, rows, rounds, drawn, private=private)
+            moved[private].append(end)
+        for member, update in updates.items():  # of the plain run, which was the last
+            own_recordings = np.flatnonzero(owner == member)
+            alone[k, own_recordings] = explain(update[None], directions[own_recordings])[0]
         step()
-    owner = np.array([[v.name for v in lab.voices].index(name) for name, _, _ in recordings])
     took_part = chosen[:, owner]
     tables: dict[tuple[str, bool], Inferred] = {}
     for private, adapters in moved.items():
         ends = np.stack(adapters)
-        reach = explain(ends, np.stack([d for _, _, d in recordings]))
+        reach = explain(ends, directions)
         tables["recording", private] = _judge(reach, trained, took_part, owner, seed)
         lengths = np.maximum(np.linalg.norm(ends, axis=1, keepdims=True), 1e-12)
         reach = ends / lengths @ np.stack(speakers).T
@@ -128,7 +136,8 @@ def infer_membership(lab: Lab, federations: int, rounds: int, seed: int, step: S
             reach, chosen, everywhere, np.arange(len(lab.voices)), seed
         )
     return Membership(
-        tables["recording", True], tables["recording", False], tables["speaker", True],
+        tables["recording", True], tables["recording", False],
+        _judge(alone, trained, took_part, owner, seed), tables["speaker", True],
         tables["speaker", False], federations, clients, rounds,
     )  # fmt: skip
 
@@ -202,10 +211,14 @@ def _direction(lab: Lab, material: TrainingMaterial, randomness: SimulatedRandom
 def _federate(
     lab: Lab, rows: dict[int, list[int]], rounds: int, randomness: SimulatedRandomness, *,
     private: bool,
-) -> Matrix:  # fmt: skip
-    """Run a federation and return how far its adapter moved; masks cancel and are left out."""
+) -> tuple[Matrix, dict[int, Matrix]]:  # fmt: skip
+    """Run a federation; return how far its adapter moved, and the devices' first updates.
+
+    Masks cancel in the sum and are left out.
+    """
     federation = lab.federation.model_copy(update={"private": private})
     adapter: Adapter = lab.start
+    first: dict[int, Matrix] = {}
     state = OptimiserState.initial(len(adapter.values))
     for number in range(1, rounds + 1):
         terms = plan_round(federation, "attack", number, len(rows), adapter, "0" * 64, True)
@@ -215,10 +228,11 @@ def _federate(
             delta: AdapterDelta = lab.train(
                 lab.voices[i].material(own), drawn, private=private, adapter=adapter
             )
+            first.setdefault(i, delta.values.astype(np.float64))
             rounded = quantise(clip(delta, terms.clip_norm), terms, _SEED, drawn.fork("rounding"))
             total += add_noise(rounded, terms, drawn.fork("noise")).values
         names = tuple(sorted(lab.voices[i].name for i in rows))
         aggregate = Aggregate(total, names, terms.modulus_bits)
         mean = mean_delta(aggregate, terms, _SEED)
         adapter, state = next_adapter(adapter, mean, state, federation.aggregation)
-    return adapter.values.astype(np.float64)
+    return adapter.values.astype(np.float64), first
