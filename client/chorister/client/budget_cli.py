@@ -26,8 +26,12 @@ from chorister.shared.privacy.events import PERSONAL_MECHANISM, Epsilon, Privacy
 from chorister.shared.privacy.figures import label_of
 from chorister.shared.privacy.ledger import verify
 from chorister.shared.privacy.ledger_file import read_lines
-from chorister.shared.privacy.segment_level import segment_accountant
-from chorister.shared.privacy.speaker_level import speaker_accountant
+from chorister.shared.privacy.segment_level import (
+    recording_figure,
+    segment_accountant,
+    segment_figure,
+)
+from chorister.shared.privacy.speaker_level import speaker_accountant, speaker_figure
 
 SUMMARY = "show what a voice has cost in privacy, what is left, and what one more round would cost"
 EXAMPLES = """examples:
@@ -40,6 +44,9 @@ EXAMPLES = """examples:
 
 exit status: 0 shown, 1 the budget was altered or restored from a backup, 2 wrong usage"""
 ACCOUNTANTS = {"segment": segment_accountant, "speaker": speaker_accountant}
+FIGURES = {"segment": segment_figure, "speaker": speaker_figure}
+RECORDING_SEGMENTS = 8
+"""About 12 s of speech, as in an audit report."""
 MOST_AHEAD = 10_000
 
 
@@ -141,9 +148,28 @@ def _plain(seen: Seen) -> dict[str, Any]:
     unfinished, finished = seen.facts.book.outcomes()
     return {
         "owner": seen.owner, "limits": seen.facts.limits,
-        "accounts": [asdict(row) for row in seen.rows], "rounds_with_a_sum": finished,
-        "rounds_without": unfinished, "problems": seen.problems,
+        "accounts": [asdict(row) | _figures(row, seen.facts) for row in seen.rows],
+        "rounds_with_a_sum": finished, "rounds_without": unfinished, "problems": seen.problems,
     }  # fmt: skip
+
+
+def _figures(row: Row, facts: JournalFacts) -> dict[str, Any]:
+    """Return what each accountant says of an account, and what a recording of segments costs."""
+    events = facts.book.events(row.account)
+    unit = row.account.partition("/")[0]
+    if not events:
+        return {"accountants": {}, "recording": None}
+    figure = FIGURES[unit](events, row.delta)
+    each = {name: _finite(value) for name, value in figure.accountants.items()}
+    recording = None
+    if unit == "segment":
+        whole = recording_figure(events, RECORDING_SEGMENTS, row.delta)
+        recording = {"segments": whole.size, "epsilon": _finite(whole.epsilon)}
+    return {"accountants": each, "recording": recording}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def together_of(found: Sequence[Seen]) -> dict[str, float]:
@@ -294,6 +320,17 @@ def _print(owner: str, facts: JournalFacts, rows: list[Row]) -> None:
             say(f"  reserved   {row.reserved:+8.3f} a round under way, or one that a crash ended")
         if row.personal_adapters:
             say(f"  of these   {row.personal_adapters:8} trainings of personal adapters with noise")
+        figures = _figures(row, facts)
+        each = ", ".join(
+            f"{name} {'unbounded' if value is None else format(value, '.3f')}"
+            for name, value in figures["accountants"].items()
+        )
+        if each:
+            say(f"  booked by  {each}; the larger counts")
+        if figures["recording"] is not None:
+            whole = figures["recording"]["epsilon"]
+            shown = "unbounded" if whole is None else f"{whole:.3f}"
+            say(f"  recording  {shown:>8} for {RECORDING_SEGMENTS} segments of one together")
         if row.left is not None:
             say(f"  left       {row.left:8.3f}")
         if row.next_round is not None:

@@ -304,9 +304,10 @@ def _check_copies(found: Inspection) -> None:
 def _compare(found: Inspection) -> None:
     sound = [one for one in found.ledgers if one.verified is not None]
     servers = [one for one in sound if one.server is not None]
-    journals = {one.owner: one for one in sound if one.booked is not None}
-    # A vault has a ledger of its own beside that of each federation; only the latter has rounds.
+    # A vault has a ledger and a budget of its own beside those of each federation; only the latter
+    # have rounds.
     kept = sorted(sound, key=lambda one: one.federation != NO_FEDERATION)
+    journals = {one.owner: one for one in kept if one.booked is not None}
     devices = {one.owner: one for one in kept if one.device is not None}
     for server in servers:
         facts, charged = server.server, journals.get(SERVER)
@@ -321,10 +322,11 @@ def _compare(found: Inspection) -> None:
         for name, journal in journals.items():
             if name != SERVER and journal.booked is not None:
                 _add(found, journal, compare_budgets(name, journal.booked, facts, booked))
-    for name, device in devices.items():
-        own = journals.get(name)
-        if own is not None and own.booked is not None and device.device is not None:
-            _add(found, own, compare_with_journal(name, device.device, own.booked))
+    for device in (one for one in sound if one.device is not None):
+        for own in sound:
+            same = (own.owner, own.federation) == (device.owner, device.federation)
+            if same and own.booked is not None and device.device is not None:
+                _add(found, own, compare_with_journal(own.owner, device.device, own.booked))
 
 
 def _add(found: Inspection, ledger: Ledger, what: Iterator[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chorister.server.inspection import Inspection
@@ -60,7 +60,23 @@ def accounts(found: Inspection, finished: frozenset[str]) -> list[Account]:
             continue
         for account in ledger.booked.book.accounts():
             rows.append(_account(ledger.owner, account, ledger.booked, finished))
-    return sorted(rows, key=lambda row: -row.weight)
+    return sorted(_whole_lives(rows), key=lambda row: -row.weight)
+
+
+def _whole_lives(rows: Sequence[Account]) -> Iterator[Account]:
+    """Give each account once: what a vault booked by itself counts with its federation's rounds."""
+    lives: dict[tuple[str, str, str], list[Account]] = {}
+    for row in rows:
+        lives.setdefault((row.device, row.unit, row.source), []).append(row)
+    for parts in lives.values():
+        # The limit that is shown is the federation's, where there is one: it has rounds.
+        first = max(parts, key=lambda row: row.rounds)
+        yield replace(
+            first, spent=tuple(e for row in parts for e in row.spent),
+            booked=tuple(e for row in parts for e in row.booked),
+            rounds=sum(row.rounds for row in parts),
+            without_a_sum=sum(row.without_a_sum for row in parts),
+        )  # fmt: skip
 
 
 def _account(owner: str, account: str, facts: JournalFacts, finished: frozenset[str]) -> Account:

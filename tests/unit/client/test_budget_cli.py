@@ -161,3 +161,20 @@ def test_trainings_of_the_owner_are_no_rounds_that_a_server_wastes(tmp_path):
     with pytest.raises(BudgetExhausted, match="5 rounds more without a sum"):
         own.reserve("r5", segment=segment_event(9.0, 0.1, 1), speaker=None)
     own.reserve("personal 7", segment=personal_event(9.0, 0.1, 1), speaker=None)
+
+
+def test_both_accountants_and_a_recordings_figure_are_shown(tmp_path, capsys):
+    own = budget(tmp_path)
+    own.reserve("r1", segment=segment_event(4.0, 0.05, 5), speaker=ROUND)
+    segment, speaker = shown(capsys, tmp_path)["accounts"]
+    assert set(segment["accountants"]) == {"RDP", "PLD"}
+    assert max(segment["accountants"].values()) == pytest.approx(own.epsilon_segment())
+    assert segment["recording"]["segments"] == 8
+    assert segment["recording"]["epsilon"] > segment["reserved"]
+    assert set(speaker["accountants"]) == {"closed form", "dp-accounting"}
+    assert speaker["recording"] is None
+    assert main([str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "RDP" in said
+    assert "PLD" in said
+    assert "8 segments of one together" in said

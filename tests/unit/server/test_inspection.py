@@ -494,3 +494,65 @@ def test_a_vaults_own_ledger_alone_hides_no_rounds(files):
     folder.mkdir()
     LedgerFile(folder / "ledger.jsonl", owner=files.device, federation="none").append("note")
     assert any("never applied" in str(p) for p in files.inspect().problems)
+
+
+def personal_training(folder, device, federation="none"):
+    """What `personalise --noise` leaves in a vault: its ledger's entry and its budget's."""
+    from chorister.shared.privacy.budget_file import BudgetFile
+    from chorister.shared.privacy.charges import personal_event
+    from chorister.shared.privacy.ledger_file import LedgerFile
+    from chorister.shared.privacy.limits import segment_limit
+    from chorister.shared.settings import SegmentPrivacy
+
+    folder.mkdir()
+    event = personal_event(1.0, 0.5, 30)
+    budget = BudgetFile(
+        folder / "budget.jsonl", {"segment": segment_limit(SegmentPrivacy())}, owner=device,
+        federation=federation,
+    )  # fmt: skip
+    budget.reserve("personal adapter 1", {"segment": event})
+    budget.spend("personal adapter 1")
+    ledger = LedgerFile(folder / "ledger.jsonl", owner=device, federation=federation)
+    ledger.append(
+        "budget", step="spend", round="personal adapter 1", charges={"segment": event.to_plain()}
+    )
+    return budget
+
+
+def test_a_vaults_own_budget_stands_beside_its_federations(files):
+    for name in ("a-first", "z-last"):
+        personal_training(files.root / name, files.device)
+        assert files.inspect().sound
+        shutil.rmtree(files.root / name)
+
+
+def test_a_vaults_own_budget_from_a_backup_is_found(files):
+    personal_training(files.root / "vault", files.device)
+    (files.root / "vault" / "budget.jsonl").unlink()
+    (files.root / "vault" / ".budget.jsonl.lock").unlink(missing_ok=True)
+    from chorister.shared.privacy.budget_file import BudgetFile
+
+    BudgetFile(files.root / "vault" / "budget.jsonl", {}, owner=files.device, federation="none")
+    problems = [str(p) for p in files.inspect().problems]
+    assert len(problems) == 1
+    assert "lacks round 'personal adapter 1' for segment" in problems[0]
+
+
+def test_a_report_counts_personal_adapters_with_the_rounds_of_the_same_voice(files):
+    from chorister.server.inspection import find_ledgers
+    from chorister.server.report_builder import build_report
+
+    def figure():
+        report = build_report(
+            find_ledgers([files.root]), attacks=None, responsible=None, recording_segments=8
+        )
+        return next(f for f in report.figures if f.unit == "segment"), report.devices
+
+    before, _ = figure()
+    personal_training(files.root / "vault", files.device)
+    after, devices = figure()
+    assert after.epsilon > before.epsilon
+    assert after.holder == files.device
+    assert any("personal adapter" in m for m in after.mechanisms)
+    mine = [d for d in devices if d.device == files.device and d.unit == "segment"]
+    assert [(d.rounds, d.without_a_sum) for d in mine] == [(2, 0)]
