@@ -44,7 +44,7 @@ def attack(argv: Sequence[str]) -> int:
     from chorister.server.attack_record import seal_attacks
     from chorister.server.key_file import choose_signing_key
     from chorister.shared.files import write_atomically
-    from chorister.simulations.attacks.plan import FULL, QUICK
+    from chorister.simulations.attacks.plan import FULL, PARTS, QUICK
     from chorister.simulations.attacks.run import run_attacks
 
     plan = QUICK if options.quick else FULL
@@ -56,7 +56,7 @@ def attack(argv: Sequence[str]) -> int:
     command = "chorister audit attack " + shlex.join(argv)
     found = run_attacks(
         plan, options.data, names, options.seed, command=command, version=version("chorister"),
-        made_at_s=int(time.time()),
+        made_at_s=int(time.time()), parts=options.only or PARTS,
     )  # fmt: skip
     for number, picture in enumerate(found.pictures):
         name = re.sub(r"[^a-z0-9]+", "-", picture.title.lower()).strip("-")
@@ -110,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
         "--canaries", type=int, metavar="N", help="in each audit of a mechanism (20 000)"
     )
     parser.add_argument("--seed", type=int, default=7, metavar="S", help="of everything drawn (7)")
+    parser.add_argument(
+        "--only", action="append", metavar="PART",
+        choices=("mechanisms", "training", "identification", "membership", "inversion"),
+        help="one part alone: mechanisms, training, identification, membership or inversion; "
+        "repeatable",
+    )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="small and weak: minutes, not hours")
     parser.add_argument(
         "--sign-with", type=Path, metavar="KEY.pem", help="private key; made on first use otherwise"

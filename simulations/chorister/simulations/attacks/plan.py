@@ -8,6 +8,10 @@ from typing import Literal
 Scale = Literal["quick", "full"]
 
 
+PARTS = ("mechanisms", "training", "identification", "membership", "inversion")
+"""What can be run by itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Sizes of one run of all attacks.
@@ -43,5 +47,5 @@ class Plan:
     iterations: int
 
 
-QUICK = Plan("quick", 8, 12, 20_000, 20, 4, 60, 40, 3, 16, 1, 3, 80)
+QUICK = Plan("quick", 8, 12, 20_000, 20, 3, 60, 40, 2, 12, 1, 2, 100)
 FULL = Plan("full", 16, 24, 20_000, 100, 20, 400, 150, 6, 48, 2, 8, 200)

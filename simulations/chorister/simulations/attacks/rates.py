@@ -85,6 +85,7 @@ def measure(
         seen: shape (n,), the observation that the score is of; drawn as a whole.
         seed: of the draws.
     """
+    value = statistic(scores, positive)
     groups = [
         [np.flatnonzero((owner == name) & (seen == one)) for one in np.unique(seen[owner == name])]
         for name in np.unique(owner)
@@ -103,7 +104,7 @@ def measure(
         if positive[chosen].any() and not positive[chosen].all():
             drawn.append(statistic(scores[chosen], positive[chosen]))
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Measured(statistic(scores, positive), float(low), float(high), len(scores))
+    return Measured(value, float(low), float(high), len(scores))
 
 
 def share(hits: int, trials: int, confidence: float = 0.95) -> Measured:

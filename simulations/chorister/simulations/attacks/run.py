@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from chorister.server.attack_record import Attack, Attacks
+from chorister.server.attack_record import Attack, Attacks, Picture
 from chorister.shared.console import progress, say
 from chorister.shared.voice.base_digest import BASE_SHA256
 from chorister.simulations.attacks import client_canaries, planted, sgd_canaries
@@ -14,7 +14,7 @@ from chorister.simulations.attacks.identify import identify
 from chorister.simulations.attacks.inversion import invert_gradients
 from chorister.simulations.attacks.lab import Lab, open_lab
 from chorister.simulations.attacks.membership import infer_membership
-from chorister.simulations.attacks.plan import Plan
+from chorister.simulations.attacks.plan import PARTS, Plan
 from chorister.simulations.attacks.tell import (
     LIMITS,
     draw_pictures,
@@ -34,7 +34,7 @@ _TOGETHER = 4
 
 def run_attacks(
     plan: Plan, data: Path | None, names: Sequence[str] | None, seed: int, *, command: str,
-    version: str, made_at_s: int,
+    version: str, made_at_s: int, parts: Sequence[str] = PARTS,
 ) -> Attacks:  # fmt: skip
     """Run every attack and return what it came to.
 
@@ -46,6 +46,7 @@ def run_attacks(
         command: as typed, for the record.
         version: of Chorister.
         made_at_s: Unix time.
+        parts: which attacks, of `PARTS`.
 
     Raises:
         UsageError: the voices cannot be read.
@@ -54,40 +55,50 @@ def run_attacks(
     found: list[Attack] = []
 
     # 1 the mechanisms, and faults in them
+    if "mechanisms" in parts:
+        found += _mechanisms(plan, seed)
+    with open_lab(
+        data, names, most_voices=plan.voices, most_segments=plan.segments, seed=seed
+    ) as lab:
+        # 2 whole trainings, 3 who sent it, 4 who and what was in it, 5 what was said
+        if "training" in parts:
+            with progress("Auditing whole trainings", plan.trainings) as step:
+                found.append(tell_training(audit_training(lab, plan.trainings, seed, step)))
+        if "identification" in parts:
+            with progress("Identifying speakers", len(lab.voices) * (plan.updates + 1)) as step:
+                found += tell_identification(identify(lab, plan.updates, seed, step))
+        if "membership" in parts:
+            with progress("Inferring membership", len(lab.voices) + plan.federations) as step:
+                member = infer_membership(lab, plan.federations, plan.rounds, seed, step)
+            found += tell_membership(member)
+        pictures: list[Picture] = []
+        if "inversion" in parts:
+            with progress("Inverting gradients", 3 * plan.inverted) as step:
+                inverted = invert_gradients(lab, plan.inverted, plan.iterations, seed, step)
+            found.append(tell_inversion(inverted))
+            pictures = draw_pictures(inverted)
+        took_s = time.process_time() - started_s
+        say(f"{took_s / 60:.1f} minutes of processor time")
+        return Attacks(
+            chorister=version, simulated=True, made_at_s=made_at_s, command=command,
+            scale=plan.scale, seed=seed, data=lab.data, settings=_settings(lab),
+            base_sha256=BASE_SHA256, took_s=took_s, attacks=found, pictures=pictures,
+            limits=list(LIMITS),
+        )  # fmt: skip
+
+
+def _mechanisms(plan: Plan, seed: int) -> list[Attack]:
     cases = len(sgd_canaries.PLANTED)
     with progress("DP-SGD with planted faults", cases * plan.sgd_repeats) as step:
         sgd = planted.audit_sgd_faults(plan.canaries, plan.sgd_repeats, seed, step)
     cases = len(client_canaries.PLANTED)
     with progress("Speaker-level noise with planted faults", cases * plan.client_repeats) as step:
         clients = planted.audit_client_faults(plan.canaries, plan.client_repeats, seed, step)
-    found += tell_detections("segment", sgd, plan.canaries)
-    found += tell_detections("speaker", clients, plan.canaries)
-    found.append(_estimate(plan, seed))
-
-    with open_lab(
-        data, names, most_voices=plan.voices, most_segments=plan.segments, seed=seed
-    ) as lab:
-        # 2 whole trainings
-        with progress("Auditing whole trainings", plan.trainings) as step:
-            found.append(tell_training(audit_training(lab, plan.trainings, seed, step)))
-
-        # 3 who sent it, 4 who and what was in it, 5 what was said
-        with progress("Identifying speakers", len(lab.voices) * (plan.updates + 1)) as step:
-            found += tell_identification(identify(lab, plan.updates, seed, step))
-        with progress("Inferring membership", len(lab.voices) + plan.federations) as step:
-            member = infer_membership(lab, plan.federations, plan.rounds, seed, step)
-        found += tell_membership(member)
-        with progress("Inverting gradients", 3 * plan.inverted) as step:
-            inverted = invert_gradients(lab, plan.inverted, plan.iterations, seed, step)
-        found.append(tell_inversion(inverted))
-        took_s = time.process_time() - started_s
-        say(f"{took_s / 60:.0f} minutes of processor time")
-        return Attacks(
-            chorister=version, simulated=True, made_at_s=made_at_s, command=command,
-            scale=plan.scale, seed=seed, data=lab.data, settings=_settings(lab),
-            base_sha256=BASE_SHA256, took_s=took_s, attacks=found,
-            pictures=draw_pictures(inverted), limits=list(LIMITS),
-        )  # fmt: skip
+    return [
+        *tell_detections("segment", sgd, plan.canaries),
+        *tell_detections("speaker", clients, plan.canaries),
+        _estimate(plan, seed),
+    ]
 
 
 def _estimate(plan: Plan, seed: int) -> Attack:
