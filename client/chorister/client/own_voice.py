@@ -6,8 +6,10 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 from safetensors.numpy import save
 
 from chorister.client import consent
@@ -32,9 +34,9 @@ from chorister.client.source import keep_source, known_source
 from chorister.client.stream_export import build_live_voice, export_live_voice
 from chorister.shared.adapter_digest import adapter_digest
 from chorister.shared.errors import BadAudio, BadCorpus
-from chorister.shared.types import Adapter, Recording
+from chorister.shared.types import SAMPLE_RATE_HZ, Adapter, Recording
 from chorister.shared.voice.adapters import read_personal
-from chorister.shared.voice.audio import load_recording
+from chorister.shared.voice.audio import load_recording, probe_recording, stream_recording
 from chorister.shared.voice.base import BASE_WEIGHTS, load_base
 from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import profile_from
@@ -45,6 +47,10 @@ LIVE_SUFFIX = "-live"
 CONTROLLER = "the speaker, on this device alone"
 CONSENT_DAYS = 365
 LEAST_S = 12.0
+# Longer files are cut, and no more than this is used of all.
+LONGEST_WHOLE_S = 120.0
+PIECE_S = 60.0
+MOST_S = 600.0
 _HELD_OUT_EVERY = 6
 _FEWEST_WHOLE = 3
 _DAY_S = 86_400
@@ -104,17 +110,48 @@ class OwnPermits:
 def read_own_recordings(paths: Sequence[Path]) -> Material:
     """Reads files, and all audio files of folders.
 
+    A file of more than two minutes, such as a lecture, counts as recordings of a minute each. Of
+    more than ten minutes altogether, so many recordings are used as fill them, evenly spaced:
+    more teaches a voice little that is new, and takes its time.
+
     Raises:
         BadCorpus: no such file or folder, or less than 12 s that can be used.
     """
     files = audio_files(paths)
-    recordings, skipped = [], []
+    recordings: list[Recording] = []
+    skipped = []
     for file in files:
         try:
-            recordings.append(load_recording(file))
+            recordings += _pieces(file)
         except BadAudio as error:
             skipped.append(error)
-    return _enough(Material(tuple(recordings), tuple(skipped)), f"{len(files)} files")
+    material = Material(tuple(_spread(recordings)), tuple(skipped))
+    return _enough(material, f"{len(files)} files")
+
+
+def _pieces(file: Path) -> list[Recording]:
+    """A file as it is, or in pieces of a minute, the last one up to two."""
+    if probe_recording(file, max_s=float("inf")) <= LONGEST_WHOLE_S:
+        return [load_recording(file)]
+    samples = np.concatenate(list(stream_recording(file)))
+    samples -= np.float32(samples.mean(dtype=np.float64))
+    count = max(int(len(samples) / (PIECE_S * SAMPLE_RATE_HZ)), 1)
+    length = round(PIECE_S * SAMPLE_RATE_HZ)
+    cuts = [*(length * at for at in range(count)), len(samples)]
+    return [
+        # A copy: a piece that is not used shall not keep the whole file.
+        Recording(samples[begin:end].copy(), f"{file.name}@{begin // SAMPLE_RATE_HZ}s")
+        for begin, end in pairwise(cuts)
+    ]
+
+
+def _spread(recordings: Sequence[Recording]) -> list[Recording]:
+    """As many of them as fill ten minutes, evenly spaced."""
+    total_s = sum(recording.duration_s for recording in recordings)
+    if total_s <= MOST_S or len(recordings) < 2:
+        return list(recordings)
+    count = max(int(len(recordings) * MOST_S / total_s), 1)
+    return [recordings[at * len(recordings) // count] for at in range(count)]
 
 
 def enrolled_material(home: Home) -> Material:
