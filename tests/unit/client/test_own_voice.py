@@ -355,7 +355,7 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_made(
 def test_a_long_recording_is_cut_and_no_more_is_used_than_helps(
     tmp_path: Path, speech: Speech, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    samples = speech(11.0, 1) - np.float32(0.05)
+    samples = speech(14.0, 1) - np.float32(0.05)
     soundfile.write(tmp_path / "long.flac", samples, RATE)
     soundfile.write(tmp_path / "short.flac", speech(4.0, 2), RATE)
     monkeypatch.setattr(own_voice, "LONGEST_WHOLE_S", 5.0)
@@ -363,10 +363,11 @@ def test_a_long_recording_is_cut_and_no_more_is_used_than_helps(
     monkeypatch.setattr(own_voice, "MOST_S", 600.0)
     found = read_own_recordings([tmp_path])
     names = [recording.name for recording in found.recordings]
-    assert names == ["long.flac@0s", "long.flac@3s", "long.flac@6s", "short.flac"]
-    assert [recording.duration_s for recording in found.recordings] == [3.0, 3.0, 5.0, 4.0]
-    whole = np.concatenate([recording.samples for recording in found.recordings[:3]])
+    pieces = ["long.flac@0s", "long.flac@3s", "long.flac@6s", "long.flac@9s"]
+    assert names == [*pieces, "short.flac"]
+    assert [recording.duration_s for recording in found.recordings] == [3.0, 3.0, 3.0, 5.0, 4.0]
+    whole = np.concatenate([recording.samples for recording in found.recordings[:4]])
     np.testing.assert_allclose(whole, samples - samples.mean(), atol=1e-3)
-    monkeypatch.setattr(own_voice, "MOST_S", 12.0)
+    monkeypatch.setattr(own_voice, "MOST_S", 16.0)
     few = read_own_recordings([tmp_path]).recordings
-    assert [recording.name for recording in few] == ["long.flac@0s", "long.flac@3s", "long.flac@6s"]
+    assert [recording.name for recording in few] == pieces
