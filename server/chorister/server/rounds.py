@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -64,6 +65,16 @@ class RoundRecord:
     seconds: float
     clip_norm: float | None = None
     share_within: float | None = None
+
+
+_PSEUDONYM = re.compile(r"\b[0-9a-f]{16}\b")
+
+
+def anonymous(record: RoundRecord) -> RoundRecord:
+    """Return a round without pseudonyms, for pages and logs: its reason may name a device."""
+    if record.reason is None:
+        return record
+    return replace(record, reason=_PSEUDONYM.sub("(one of them)", record.reason))
 
 
 def append_round(path: Path, record: RoundRecord) -> None:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from chorister.server.rounds import RoundRecord
+from chorister.server.rounds import RoundRecord, anonymous
 
 LOG_FILE = "server.jsonl"
 APP_FILE = "app.jsonl"
@@ -43,6 +43,7 @@ def write_line(folder: Path, event: str, fields: Mapping[str, object]) -> None:
 
 def round_fields(record: RoundRecord) -> dict[str, object]:
     """Return what a log says of a round: counts and sizes."""
+    record = anonymous(record)
     return {
         "round_number": record.round, "status": record.status, "reason": record.reason,
         "cohort": record.cohort, "survivors": record.survivors, "refusals": dict(record.refusals),

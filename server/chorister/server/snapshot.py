@@ -11,7 +11,7 @@ from chorister.server.budget import FederationBudget
 from chorister.server.plan import Plan, read_plan
 from chorister.server.quality import Measurement, read_quality
 from chorister.server.registry import AdapterVersion, Registry
-from chorister.server.rounds import ROUNDS_FILE, RoundRecord, read_rounds
+from chorister.server.rounds import ROUNDS_FILE, RoundRecord, anonymous, read_rounds
 from chorister.server.server_folder import ServerFolder
 from chorister.server.tls import certificate_end
 from chorister.shared.privacy.limits import speaker_limit
@@ -134,7 +134,7 @@ def take_snapshot(folder: ServerFolder) -> Snapshot:
         members=_whole(told.get("members")) if running else None,
         holds_up=_text(told.get("holds_up")) if running else "the server is not running",
         plan=read_plan(folder.plan_file),
-        rounds=tuple(read_rounds(folder.state / ROUNDS_FILE)),
+        rounds=tuple(map(anonymous, read_rounds(folder.state / ROUNDS_FILE))),
         versions=Registry(folder.adapters).versions(),
         quality=read_quality(folder),
         epsilon=epsilon,

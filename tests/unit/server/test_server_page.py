@@ -14,6 +14,7 @@ from chorister.server.plan import Plan, write_plan
 from chorister.server.quality import note_quality
 from chorister.server.registry import Registry
 from chorister.server.rounds import RoundRecord, append_round
+from chorister.server.server_log import round_fields
 from chorister.server.server_page import render_metrics, render_page
 from chorister.server.snapshot import take_snapshot
 from chorister.server.status_cli import quality, status
@@ -106,9 +107,13 @@ def test_neither_page_nor_metrics_hold_a_pseudonym(folder, office):
 
     event = PrivacyEvent("distributed discrete gaussian", 1.0, 1.0, 1)
     desk(folder).budget.reserve("r/1", ["feedfacefeedface"], event)
+    reason = "2 of device feedfacefeedface"
+    append_round(folder.state / "rounds.jsonl", _record(4, "aborted", reason=reason))
     found = take_snapshot(folder)
     assert found.epsilon > 0
-    for text in (render_page(found), render_metrics(found), json.dumps(found.to_plain())):
+    log = json.dumps(round_fields(_record(4, "aborted", reason=reason)))
+    assert "2 of device (one of them)" in log
+    for text in (render_page(found), render_metrics(found), json.dumps(found.to_plain()), log):
         assert "feedface" not in text
 
 

@@ -104,6 +104,6 @@ def check_norm(aggregate: Aggregate, terms: RoundTerms) -> None:
     if norm > bound:
         raise RoundAborted(
             f"The sum of {n} clipped and noised deltas has a norm of at most {bound:.4g} steps.",
-            f"{norm:.4g}",
+            f"a norm of {norm:.4g}",
             "Keep the old adapter; a device sent values that were not clipped.",
         )

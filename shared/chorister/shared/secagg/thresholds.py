@@ -113,7 +113,7 @@ def derive(roster: int, cohort: int, gamma: float, dropout: float, min_honest: i
         raise RoundAborted(
             f"With {corrupt} devices assumed corrupt and min_honest {min_honest}, a round needs "
             f"{max(best.min_survivors, best.share_threshold)} devices.",
-            f"{roster}",
+            f"{roster} devices in the roster",
             "Wait for more devices, or plan the run for a smaller cohort.",
         )
     return best
