@@ -83,16 +83,17 @@ export async function budget() {
 }
 
 function accounts(one) {
-  const cell = (figure) => h("td", { class: "n" }, figure === null ? "none" : Number(figure).toFixed(3));
+  const cell = (name, text) => h("td", { class: "n", "data-name": name }, text);
+  const number = (figure) => (figure === null ? "none" : Number(figure).toFixed(3));
   const names = { segment: "One training segment", speaker: "You as a speaker" };
   const heads = ["Protects", "Spent", "Reserved", "Left", "Limit", "Delta", "After the next round", "Rounds left"];
   return h("div", { class: "scroll" }, h("table", { class: "budget" },
     h("thead", {}, h("tr", {}, heads.map((text, at) => h("th", { scope: "col", class: at ? "n" : "" }, text)))),
     h("tbody", {}, one.rows.map((row) => h("tr", {},
       h("th", { scope: "row", class: "wrap" }, names[row.account] ?? row.account, row.label && h("span", { class: "why" }, row.label)),
-      cell(row.spent), cell(row.reserved), cell(row.left), cell(row.epsilon_max),
-      h("td", { class: "n" }, String(row.delta)), cell(row.next_round),
-      h("td", { class: "n" }, row.rounds_left === null ? "no end" : String(row.rounds_left)))))));
+      [row.spent, row.reserved, row.left, row.epsilon_max].map((figure, at) => cell(heads[at + 1], number(figure))),
+      cell(heads[5], String(row.delta)), cell(heads[6], number(row.next_round)),
+      cell(heads[7], row.rounds_left === null ? "no end" : String(row.rounds_left)))))));
 }
 
 export async function ledger(page) {
