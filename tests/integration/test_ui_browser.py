@@ -90,13 +90,13 @@ class Person:
         self.browser = browser
         self._speaker = speaker
 
-    def until(self, script: str, seconds: float = 60.0) -> Any:
+    def until(self, script: str, seconds: float = 180.0) -> Any:
         """Wait until an expression of the page is true, and return it."""
         return WebDriverWait(self.browser, seconds, 0.1).until(
             lambda browser: browser.execute_script(f"return {script}"), f"never came: {script}"
         )
 
-    def there(self, selector: str, seconds: float = 60.0) -> None:
+    def there(self, selector: str, seconds: float = 180.0) -> None:
         """Wait until an element is there and can be used."""
         self.until(f"!!document.querySelector({json.dumps(selector)} + ':not(:disabled)')", seconds)
 
@@ -224,7 +224,7 @@ def test_a_life_at_the_page(
     assert "I, Anna Miller, allow The Choir" in sentence
     person.record("statement", sentence)
     person.press("#sign")
-    person.until("document.querySelector('h2')?.textContent === 'Enrolled and signed'", 180.0)
+    person.until("document.querySelector('h2')?.textContent === 'Enrolled and signed'", 400.0)
 
     # A voice of one's own, and a recording converted into it, side by side.
     person.press("#to-voices")
@@ -236,7 +236,7 @@ def test_a_life_at_the_page(
     person.record("source", "Nobody heard the bell above the noise of the crowd.")
     person.press("#convert")
     person.idle()
-    person.until("document.querySelectorAll('.clip audio').length === 2", 60.0)
+    person.until("document.querySelectorAll('.clip audio').length === 2", 180.0)
     lengths = browser.execute_async_script(
         "const done = arguments[0];"
         "Promise.all([...document.querySelectorAll('.clip audio')].map((a) => new Promise((ok) =>"
