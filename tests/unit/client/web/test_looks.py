@@ -1,4 +1,4 @@
-"""What the page's own colours and scripts promise: contrast AA, no other address, no parsed HTML."""
+"""What the page promises to the eye (contrast AA), and that its scripts are all there."""
 
 from __future__ import annotations
 
