@@ -7,6 +7,7 @@ has no netem, a line in front of the server delays what passes and breaks connec
 from __future__ import annotations
 
 import importlib.util
+import os
 import random
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from chorister.shared.privacy.ledger import Entry, parse
 from chorister.shared.privacy.ledger_file import read_lines
 from chorister.shared.privacy.limits import speaker_limit
 
-ROUNDS = 20
+ROUNDS = int(os.environ.get("CHORISTER_SOAK_ROUNDS", "20"))  # fewer for a quick look
 DEVICES = 5
 LONGEST_S = 3000
 NETEM = ("delay", "40ms", "20ms", "loss", "2%")
@@ -121,8 +122,9 @@ def test_nothing_is_lost_and_budgets_are_exact(
     print(f"{len(rounds)} rounds: {dict(statuses)}; killed: {dict(killed)}; "
           f"broken connections: {broken}; aborted for: {dict(reasons)}")  # fmt: skip
     assert rounds[-1].status == "finished"
-    assert killed["server"] >= 2
-    assert killed["devices"] >= 3
+    if ROUNDS >= 20:
+        assert killed["server"] >= 2
+        assert killed["devices"] >= 3
 
 
 def _entries(path: Path) -> list[Entry]:
