@@ -33,8 +33,12 @@ PAUSE_FILE = "paused"
 LOCK_FILE = ".daemon.lock"  # held by whoever takes part
 LEAST_BACK_OFF_S = 2.0
 MOST_BACK_OFF_S = 300.0
-QUICK_S = 0.5  # between two questions while a round is under way; Flower's own pace is 3 s
-SLOW_S = 3.0
+# Between two questions to the server: quickly after a message, then less and less often, since a
+# question in vain costs the server as much as one with an answer (docs/scale.md).
+QUICK_S = 0.5
+SLOW_S = 3.0  # at most, while a round is under way
+IDLE_S = 10.0  # at most, otherwise
+_GROWTH = 1.3
 _ROUND_FOLLOWS_S = 60.0
 _SLEPT_S = 5.0
 _BEAT_S = 10.0
@@ -152,6 +156,7 @@ class Daemon:
 
     def _serve(self, node: Node) -> None:
         slept, checked = self.clocks.slept(), self.clocks.monotonic()
+        in_vain = 0  # questions since the last message
         while not self.over.is_set():
             if self.clocks.slept() - slept > _SLEPT_S:
                 return  # the connection is from before the machine slept: a new one is quicker
@@ -161,9 +166,12 @@ class Daemon:
                     return
             letter = node.pull()
             if letter is None:
-                self.clocks.wait(self.over, QUICK_S if self.in_round() else SLOW_S)
+                most_s = SLOW_S if self.in_round() else IDLE_S
+                self.clocks.wait(self.over, min(QUICK_S * _GROWTH ** min(in_vain, 20), most_s))
+                in_vain += 1
                 self._beat()
                 continue
+            in_vain = 0
             self._answer(node, letter)
 
     def _answer(self, node: Node, letter: Envelope) -> None:

@@ -35,6 +35,7 @@ from flwr.superlink.main import create_app
 from flwr.superlink.servicer.control import control_handlers
 
 from chorister.server import tls
+from chorister.server.superlink_cost import drop_idle_layers, look_for_lost_tasks_seldom
 from chorister.shared.bundle import make_bundle
 from chorister.shared.errors import UsageError
 from chorister.shared.files import write_atomically
@@ -181,7 +182,9 @@ class SuperLink:
         secret = randomness.bytes(32)
         write_atomically(flower / SECRET_FILE, secret)
         self._app = create_app(self._config(secret), SuperLinkLifespan)
+        drop_idle_layers(self._app)
         _let_devices_return(self.state)
+        look_for_lost_tasks_seldom(self.state)
         self._servers: list[uvicorn.Server] = []
         self._thread: threading.Thread | None = None
         self._starter: subprocess.Popen[bytes] | None = None

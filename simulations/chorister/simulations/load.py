@@ -17,9 +17,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from chorister.server.rounds import ROUNDS_FILE, RoundRecord, read_rounds
 from chorister.server.server_log import LOG_FILE
 from chorister.shared.errors import ChoristerError
 from chorister.shared.records import ROUND
-from chorister.simulations.load_meter import DEVICES, PARTS, SERVER_APP, SUPERLINK, Meter
+from chorister.simulations.load_meter import PARTS, SERVER_APP, SUPERLINK, Meter
 from chorister.simulations.load_town import CHORISTER, Town, build_town
 
 DEVICE_CODE = "from chorister.simulations.load_devices import main; main()"
@@ -74,7 +75,8 @@ class Load:
         others_cpu_s: processor seconds of everything else on this machine meanwhile.
         load_average: of this machine when the round ended, over one minute.
         messages: requests and answers of the protocol.
-        protocol_up_bytes, protocol_down_bytes: of the protocol's messages, from devices and to them.
+        protocol_up_bytes: of all devices' messages of the protocol.
+        protocol_down_bytes: of all messages to devices.
         requests: Fleet API call to how often it was made, from first connection to the end.
         fleet_up_bytes, fleet_down_bytes: bodies of those calls, without HTTP's headers and TLS.
         refusals: reason to devices.
@@ -232,7 +234,7 @@ def _stages(town: Town, began_s: float, ended_s: float) -> Iterator[tuple[str, f
     if answers and len(answers) == len(begins):
         marks.append((answers[-1], "after"))
     marks.append((ended_s, ""))
-    for (begin, name), (end, _) in zip(marks, marks[1:], strict=False):
+    for (begin, name), (end, _) in pairwise(marks):
         yield name.rpartition(".")[2], begin, end
 
 
@@ -309,14 +311,10 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
     for process in processes:
         process.terminate()
     for process in processes:
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=STOP_S)
-        except subprocess.TimeoutExpired:
-            pass
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
 
 

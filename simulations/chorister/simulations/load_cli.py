@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +32,8 @@ def load(argv: Sequence[str]) -> int:
     # Flower and torch are heavy to import, and --help needs neither.
     from chorister.simulations.load import measure
 
+    # A signal ends this by an exception, so that what was started is stopped.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     rows: list[dict[str, Any]] = []
     for devices in options.devices:
         with _folder(options.keep, devices) as root:

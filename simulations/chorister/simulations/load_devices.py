@@ -19,10 +19,9 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
-from google.protobuf.message import Message as Protobuf
 
 from chorister.client import contribute, supernode
 from chorister.client.budget import DeviceBudget
@@ -46,28 +45,21 @@ from chorister.simulations.load_town import FEDERATION, Member, Town
 
 KIND = "load"  # in the group `chorister.devices`
 SEGMENTS = 200  # that a device is taken to have: about five minutes of speech
-R = TypeVar("R", bound=Protobuf)
 _here = threading.local()  # a thread is a device
 
 
 class _Counting(supernode._Client):
     """The connection's client, which counts requests and the bytes of their bodies."""
 
-    requests: Counter[str] = Counter()
+    requests: ClassVar[Counter[str]] = Counter()
     up_bytes = down_bytes = 0
     lock = threading.Lock()
 
-    def _unary_unary(
-        self, *, path: str, rpc_method: str, request: Protobuf, response_type: type[R],
-        timeout: float | None = None,
-    ) -> R:  # fmt: skip
-        found = super()._unary_unary(
-            path=path, rpc_method=rpc_method, request=request, response_type=response_type,
-            timeout=timeout,
-        )  # fmt: skip
+    def _unary_unary(self, **call: Any) -> Any:
+        found = super()._unary_unary(**call)
         with _Counting.lock:
-            _Counting.requests[path.rpartition("/")[2]] += 1
-            _Counting.up_bytes += request.ByteSize()
+            _Counting.requests[call["path"].rpartition("/")[2]] += 1
+            _Counting.up_bytes += call["request"].ByteSize()
             _Counting.down_bytes += found.ByteSize()
         return found
 
@@ -158,7 +150,7 @@ def take_part(town: Town, number: int, over: threading.Event, said: Counter[str]
 def run_devices(town: Town, first: int, last: int, report: Path) -> None:
     """Run devices `first` to `last` - 1 until SIGTERM, then write what they cost."""
     os.environ[ENVIRONMENT] = KIND
-    contribute.train_shared_adapter = random_delta
+    vars(contribute)["train_shared_adapter"] = random_delta
     supernode._Client = _Counting  # type: ignore[misc]
     over, said = threading.Event(), Counter[str]()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -179,7 +171,6 @@ def run_devices(town: Town, first: int, last: int, report: Path) -> None:
         "up_bytes": _Counting.up_bytes, "down_bytes": _Counting.down_bytes, "states": dict(said),
     }  # fmt: skip
     write_atomically(report, json.dumps(plain).encode())
-
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """A federation to put load on: authority, server folder and as many certified devices as wanted.
 
-Everything is as `authority init`, `server init`, `membership` and `server admit` make it, but for the
-voices: nobody speaks here, so there are no vaults, and the adapter has as many values as is asked for
-instead of a layout that a voice model knows.
+Everything is as `authority init`, `server init`, `membership` and `server admit` make it, but for
+the voices: nobody speaks here, so there are no vaults, and the adapter has as many values as is
+asked for instead of a layout that a voice model knows.
 """
 
 from __future__ import annotations

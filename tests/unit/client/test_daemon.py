@@ -10,6 +10,7 @@ import pytest
 
 from chorister.client.bundle_guard import BadBundle
 from chorister.client.daemon import (
+    IDLE_S,
     LEAST_BACK_OFF_S,
     MOST_BACK_OFF_S,
     QUICK_S,
@@ -192,10 +193,21 @@ def test_a_refused_round_is_not_waited_for(make):
     assert not daemon.in_round()
 
 
-def test_it_asks_quickly_while_a_round_is_under_way_and_slowly_otherwise(make):
-    daemon, _, time, _ = make([None, Letter("query.advertise", ends_s=1e9 + 1010.0), None])
+def test_it_asks_quickly_after_a_message_and_then_less_and_less_often(make):
+    in_round = Letter("query.advertise", ends_s=1e9 + 9000.0)
+    daemon, _, time, _ = make([*[None] * 30, in_round, *[None] * 30])
     daemon.run()
-    assert time.waits[:2] == [SLOW_S, QUICK_S]
+    idle, busy = time.waits[:30], time.waits[30:]
+    assert idle[0] == busy[0] == QUICK_S
+    assert idle == sorted(idle)
+    assert (max(idle), max(busy[:30])) == (IDLE_S, SLOW_S)
+    assert sum(idle[:5]) < 5.0, "a device that has just connected is soon found"
+
+
+def test_a_long_idle_time_does_not_overflow(make):
+    daemon, _, time, _ = make([None] * 1500)
+    daemon.run()
+    assert time.waits[-2] == IDLE_S
 
 
 def test_a_network_that_is_gone_is_tried_less_and_less_often(make):

@@ -1,0 +1,68 @@
+"""What is left out of every request, and above all what is not."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from chorister.server.superlink import Addresses, SuperLink
+from chorister.server.superlink_cost import (
+    IDLE_LAYERS,
+    LOOK_EVERY_S,
+    drop_idle_layers,
+    look_for_lost_tasks_seldom,
+)
+from chorister.shared.randomness import SystemRandomness
+
+
+@pytest.fixture
+def link(tmp_path):
+    where = Addresses("127.0.0.1", 9, 10)
+    return SuperLink(tmp_path / "flower", tmp_path, where, SystemRandomness(), encrypted=False)
+
+
+def _layers(app):
+    return [getattr(layer.cls, "__name__", "") for layer in app.user_middleware]
+
+
+def test_a_superlink_keeps_every_layer_that_authenticates_or_refuses(link):
+    kept = _layers(link._app)
+    assert "NodeAuthMiddleware" in kept
+    assert "ControlAuthenticationMiddleware" in kept
+    assert "ProtobufTranslationMiddleware" in kept
+    assert not IDLE_LAYERS & set(kept)
+
+
+def test_the_layers_that_are_dropped_are_those_that_flower_has():
+    """A name that Flower changed would be dropped no more, and nobody would notice."""
+    from flwr.superlink.main import _get_middleware
+
+    there = SimpleNamespace(user_middleware=_get_middleware())
+    before = _layers(there)
+    assert set(before) > IDLE_LAYERS
+    drop_idle_layers(there)
+    assert _layers(there) == [name for name in before if name not in IDLE_LAYERS]
+
+
+def test_event_logs_are_off_or_their_layers_would_be_missed(link):
+    config = link._config(b"secret")
+    assert not config.enable_event_log
+    assert config.fleet_event_log_plugin is None
+
+
+def test_lost_tasks_are_looked_for_once_a_second_however_many_requests_come(link):
+    looks, now = [], [100.0]
+    books = SimpleNamespace(_cleanup_expired_task_tokens=lambda: looks.append(now[0]))
+    look_for_lost_tasks_seldom(books, lambda: now[0])
+    for _ in range(50):
+        books._cleanup_expired_task_tokens()
+    assert looks == [100.0]
+    now[0] += LOOK_EVERY_S
+    books._cleanup_expired_task_tokens()
+    assert looks == [100.0, 101.0]
+
+
+def test_flowers_own_books_go_through_it(link):
+    assert link.state._cleanup_expired_task_tokens.__name__ == "look_if_due"
+    assert link.unfinished_runs() == []
