@@ -35,7 +35,11 @@ from flwr.superlink.main import create_app
 from flwr.superlink.servicer.control import control_handlers
 
 from chorister.server import tls
-from chorister.server.superlink_cost import drop_idle_layers, look_for_lost_tasks_seldom
+from chorister.server.superlink_cost import (
+    drop_idle_layers,
+    look_for_lost_tasks_seldom,
+    without_control,
+)
 from chorister.shared.bundle import make_bundle
 from chorister.shared.errors import UsageError
 from chorister.shared.files import write_atomically
@@ -315,7 +319,7 @@ class SuperLink:
         )
 
     def _server(self, *, local: bool) -> uvicorn.Server:
-        app: Any = self._app if local else fleet_only(self._app)
+        app: Any = self._app if local else fleet_only(without_control(self._app))
         return uvicorn.Server(
             uvicorn.Config(
                 app=app,

@@ -25,6 +25,9 @@ IDLE_LAYERS = frozenset(
         "RuntimeTracingMiddleware",
     }
 )
+CONTROL_LAYERS = frozenset(
+    {"ControlAuthenticationMiddleware", "ControlSensitiveResponseMiddleware"}
+)
 
 
 def drop_idle_layers(app: Any) -> None:
@@ -36,6 +39,29 @@ def drop_idle_layers(app: Any) -> None:
     app.user_middleware = [
         layer for layer in app.user_middleware if _name(layer.cls) not in IDLE_LAYERS
     ]
+
+
+def without_control(app: Any) -> Any:
+    """Return the same app without the layers of the Control API, for a port that has none of it.
+
+    Those layers look at the path and pass on what does not begin with /v1/control/; to be given
+    only requests that `chorister.server.superlink.fleet_only` lets through.
+
+    Args:
+        app: FastAPI's, as Flower makes it; it stays as it is.
+    """
+    every = app.user_middleware
+    app.user_middleware = [layer for layer in every if _name(layer.cls) not in CONTROL_LAYERS]
+    try:
+        stack = app.build_middleware_stack()
+    finally:
+        app.user_middleware = every
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        scope["app"] = app
+        await stack(scope, receive, send)
+
+    return serve
 
 
 def look_for_lost_tasks_seldom(state: Any, clock: Callable[[], float] = time.monotonic) -> None:

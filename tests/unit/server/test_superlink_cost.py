@@ -6,12 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from chorister.server.superlink import Addresses, SuperLink
+from chorister.server.superlink import Addresses, SuperLink, fleet_only
 from chorister.server.superlink_cost import (
+    CONTROL_LAYERS,
     IDLE_LAYERS,
     LOOK_EVERY_S,
     drop_idle_layers,
     look_for_lost_tasks_seldom,
+    without_control,
 )
 from chorister.shared.randomness import SystemRandomness
 
@@ -40,7 +42,7 @@ def test_the_layers_that_are_dropped_are_those_that_flower_has():
 
     there = SimpleNamespace(user_middleware=_get_middleware())
     before = _layers(there)
-    assert set(before) > IDLE_LAYERS
+    assert set(before) > IDLE_LAYERS | CONTROL_LAYERS
     drop_idle_layers(there)
     assert _layers(there) == [name for name in before if name not in IDLE_LAYERS]
 
@@ -66,3 +68,42 @@ def test_lost_tasks_are_looked_for_once_a_second_however_many_requests_come(link
 def test_flowers_own_books_go_through_it(link):
     assert link.state._cleanup_expired_task_tokens.__name__ == "look_if_due"
     assert link.unfinished_runs() == []
+
+
+def _ask(app, path):
+    """Send one request without any papers, and return the status."""
+    import asyncio
+
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
+        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
+        "headers": [(b"content-type", b"application/protobuf")], "scheme": "http",
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
+    }  # fmt: skip
+    asyncio.run(app(scope, receive, send))
+    return sent[0]["status"]
+
+
+@pytest.mark.parametrize("call", ["pull-messages", "push-object", "activate-node", "get-fab"])
+def test_without_the_control_layers_a_stranger_is_still_refused(link, call):
+    path = f"/v1/fleet/{call}"
+    door = fleet_only(without_control(link._app))
+    assert _ask(link._app, path) == _ask(door, path) == 401
+
+
+def test_the_control_api_is_not_behind_the_fleet_door_and_answers_nobody_elsewhere(link):
+    door = fleet_only(without_control(link._app))
+    before = _layers(link._app)
+    for call in ("start-run", "list-runs"):
+        assert _ask(door, f"/v1/control/{call}") == 404
+        assert _ask(link._app, f"/v1/control/{call}") >= 400
+    assert _layers(link._app) == before, "the local port keeps them"
+    assert set(before) > CONTROL_LAYERS
