@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import signal
@@ -10,11 +11,13 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from chorister.shared.console import add_output_options, apply_output_options, print_json, say
 from chorister.shared.errors import BadSettings, UsageError
+from chorister.shared.files import write_atomically
 from chorister.shared.secagg.terms import MAX_COHORT
 from chorister.simulations.load_meter import DEVICES, SERVER_APP, SUPERLINK
 
@@ -22,13 +25,17 @@ EXAMPLES = """examples:
   chorister server load --devices 10 25 50 100 --json
       a real server and so many devices without voices on 127.0.0.1, one round each
   chorister server load --devices 100 --dim 480 --keep /tmp/load
-      an adapter of 480 values; logs and ledgers stay in a new folder"""
+      an adapter of 480 values; logs and ledgers stay in a new folder
+  chorister server load --from load.json --enrolled 10000 1000000 --chart load.svg
+      what rounds that were measured before mean for federations on paper"""
 WITHIN_S = 120.0
 
 
 def load(argv: Sequence[str]) -> int:
     """Measure rounds of a real server on 127.0.0.1 with many devices that have no voice."""
     options = _parse(argv)
+    if options.from_file is not None:
+        return _project(options)
     # Flower and torch are heavy to import, and --help needs neither.
     from chorister.simulations.load import measure
 
@@ -64,6 +71,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--processes", type=int, default=2, metavar="P", help="to spread the devices over (2)")
     add("--most-s", type=float, default=600.0, metavar="S", help="give a round up after (600)")
     add("--keep", type=Path, metavar="FOLDER", help="keep servers, ledgers and logs in a new one")
+    paper = parser.add_argument_group("on paper, from rounds that were measured before")
+    add = paper.add_argument
+    add("--from", dest="from_file", type=Path, metavar="FILE", help="what --json printed")
+    add("--enrolled", type=int, nargs="+", default=[10_000, 1_000_000], metavar="N",
+        help="devices on paper (10000 1000000)")  # fmt: skip
+    add("--paper-dims", type=int, nargs="+", default=[480, 8000], metavar="D",
+        help="values in a delta on paper (480, which is what is shipped, and 8000)")  # fmt: skip
+    add("--chart", type=Path, metavar="FILE.svg", help="draw the measured rounds")
     add_output_options(parser)
     options = parser.parse_args(argv)
     apply_output_options(options)
@@ -83,6 +98,35 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
             "What is kept goes into a new folder.", f"'{options.keep}' exists", "Choose another."
         )
     return options
+
+
+def _project(options: argparse.Namespace) -> int:
+    """Carry measured rounds on to federations on paper, and draw them."""
+    from chorister.simulations import load_paper
+
+    try:
+        plain = json.loads(options.from_file.read_bytes())
+        rounds, gamma, dropout = plain["rounds"], plain["gamma"], plain["dropout"]
+        found = load_paper.fit(rounds)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            "Measured rounds are what --json printed.",
+            f"'{options.from_file}': {type(error).__name__}",
+            "Write one: chorister server load --devices 10 25 50 --json > load.json",
+        ) from None
+    each_s = load_paper.admission_s()
+    papers = [
+        load_paper.on_paper(enrolled, dimension, found, each_s, gamma, dropout)
+        for enrolled in options.enrolled
+        for dimension in options.paper_dims
+    ]
+    if options.chart is not None:
+        write_atomically(options.chart, load_paper.drawing(rounds).encode(), mode=0o644)
+    if options.json:
+        print_json({"fit": asdict(found), "paper": [asdict(paper) for paper in papers]})
+    for line in load_paper.lines(found, papers):
+        say(line)
+    return 0
 
 
 @contextmanager
