@@ -53,6 +53,7 @@ def test_a_round_of_three_devices_is_measured_and_nothing_is_left_running(tmp_pa
     assert _names(root) == []
 
 
+@pytest.mark.slow
 def test_what_it_started_ends_with_it(tmp_path):
     root = tmp_path / "kept"
     process = _load("--devices", 2, "--dim", 64, "--processes", 1, "--keep", root)
