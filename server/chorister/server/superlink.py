@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from anyio.to_thread import current_default_thread_limiter
 from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE, Status, SubStatus
 from flwr.proto.control_pb2 import StartRunRequest
 from flwr.proto.fab_pb2 import Fab
@@ -36,8 +37,10 @@ from flwr.superlink.servicer.control import control_handlers
 
 from chorister.server import tls
 from chorister.server.superlink_cost import (
+    REQUEST_THREADS,
     drop_idle_layers,
     look_for_lost_tasks_seldom,
+    wait_for_the_lock,
     without_control,
 )
 from chorister.shared.bundle import make_bundle
@@ -189,6 +192,7 @@ class SuperLink:
         drop_idle_layers(self._app)
         _let_devices_return(self.state)
         look_for_lost_tasks_seldom(self.state)
+        wait_for_the_lock(self.state)
         self._servers: list[uvicorn.Server] = []
         self._thread: threading.Thread | None = None
         self._starter: subprocess.Popen[bytes] | None = None
@@ -340,6 +344,7 @@ class SuperLink:
 
     def _serve(self) -> None:
         async def both() -> None:
+            current_default_thread_limiter().total_tokens = REQUEST_THREADS
             await asyncio.gather(*(_serve_quietly(server) for server in self._servers))
 
         asyncio.run(both())

@@ -1,9 +1,10 @@
 """What Flower's SuperLink does in every request and this server has no use for, left out.
 
-A round makes some fifty requests for each device, and the SuperLink's processor time is what a
+A round makes some eighty requests for each device, and the SuperLink's processor time is what a
 server runs out of first (docs/scale.md). Two things cost a part of it for nothing: a look for
 ServerApps that have gone silent, which writes to the database, and layers around each request that
-do nothing in this server's configuration.
+do nothing in this server's configuration. And forty threads that all want the database's one write
+lock, each for five seconds at most, end in 'database is locked': fewer threads wait longer.
 
 Source: flwr 1.41, superlink/main.py, supercore/corestate/sql_corestate.py.
 """
@@ -14,7 +15,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import sqlalchemy as sa
+
 LOOK_EVERY_S = 1.0
+# One interpreter runs one of them at a time, and SQLAlchemy's pool has 15 connections.
+REQUEST_THREADS = 8
+LOCK_WAIT_S = 60.0
 # Event logs are off (superlink.py), a licence plug-in and tracing belong to other products. What
 # authenticates, translates or refuses is not here.
 IDLE_LAYERS = frozenset(
@@ -84,6 +90,23 @@ def look_for_lost_tasks_seldom(state: Any, clock: Callable[[], float] = time.mon
             look()
 
     state._cleanup_expired_task_tokens = look_if_due
+
+
+def wait_for_the_lock(state: Any) -> None:
+    """Have Flower's books wait for SQLite's write lock as long as a request may take, and more.
+
+    Args:
+        state: Flower's books, in SQL; connections that it has open are made anew.
+    """
+    for books in (state, state.object_store):
+        sa.event.listen(books._engine, "connect", _set_lock_wait)
+        books._engine.dispose()
+
+
+def _set_lock_wait(connection: Any, record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {int(LOCK_WAIT_S * 1000)}")
+    cursor.close()
 
 
 def _name(layer: object) -> str:

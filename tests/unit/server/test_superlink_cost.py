@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +12,7 @@ from chorister.server.superlink import Addresses, SuperLink, fleet_only
 from chorister.server.superlink_cost import (
     CONTROL_LAYERS,
     IDLE_LAYERS,
+    LOCK_WAIT_S,
     LOOK_EVERY_S,
     drop_idle_layers,
     look_for_lost_tasks_seldom,
@@ -107,3 +110,24 @@ def test_the_control_api_is_not_behind_the_fleet_door_and_answers_nobody_elsewhe
         assert _ask(link._app, f"/v1/control/{call}") >= 400
     assert _layers(link._app) == before, "the local port keeps them"
     assert set(before) > CONTROL_LAYERS
+
+
+def test_flowers_books_wait_for_the_lock_longer_than_a_request_takes(link):
+    for books in (link.state, link.state.object_store):
+        with books.session() as session:
+            (waits_ms,) = session.connection().exec_driver_sql("PRAGMA busy_timeout").one()
+        assert waits_ms == LOCK_WAIT_S * 1000 > 30_000
+
+
+def test_a_locked_database_is_waited_for(link, tmp_path):
+    """Flower's own five seconds would end it."""
+    other = sqlite3.connect(tmp_path / "flower" / "superlink.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    done = []
+    asker = threading.Thread(target=lambda: done.append(link.unfinished_runs()))
+    asker.start()
+    asker.join(timeout=6.0)
+    assert not done, "it waits"
+    other.execute("COMMIT")
+    asker.join(timeout=60.0)
+    assert done == [[]]
