@@ -29,7 +29,12 @@ def test_no_key_is_refused(secret):
         NodeKey(secret)
 
 
-@pytest.mark.parametrize("raw", [b"", bytes(49), b"\x02" + b"\xff" * 48, KEY.public_bytes() + b"x"])
+@pytest.mark.parametrize(
+    "raw",
+    [b"", bytes(49), b"\x02" + b"\xff" * 48, KEY.public_bytes() + b"x"],
+    # A random key is no name: processes that share the tests out must see the same ones.
+    ids=["empty", "zeros", "beyond the field", "a byte too long"],
+)
 def test_what_is_no_point_is_no_public_key(raw):
     with pytest.raises(BadMessage, match="point of P-384"):
         node_public(raw)
