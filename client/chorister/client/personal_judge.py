@@ -31,6 +31,7 @@ from chorister.shared.voice.phones import PhoneRecogniser
 from chorister.shared.voice.profile import SpeakerProfile
 
 BACKGROUND_FILE = "background.safetensors"
+BACKGROUND_SHA256 = "7c6ce5303d3f235a05dcff94f31a603d65436da9a2d63a59a929c94101cabc26"
 WORDS_BY_PHONES = "phone errors, by pocketsphinx"
 WORDS_BY_CONTENT = "content distance, by the model's own encoder"
 # By how much the words may look worse and still count as kept: the measures' own noise.
@@ -131,9 +132,9 @@ def shipped_background() -> Background:
     """The background mixture that the package ships.
 
     Raises:
-        BadWeights: it is missing or damaged.
+        BadWeights: it is missing, damaged or altered.
     """
-    return read_background(BASE_WEIGHTS.with_name(BACKGROUND_FILE))
+    return read_background(BASE_WEIGHTS.with_name(BACKGROUND_FILE), BACKGROUND_SHA256)
 
 
 def content_distance(

@@ -29,6 +29,8 @@ from chorister.shared.voice.profile import LOUD_PERCENTILE, SPEECH_RANGE
 
 PROBES_FILE = "probes.safetensors"
 PROBES_FORMAT = "chorister-probes"
+# Of the shipped file; to be changed with it.
+PROBES_SHA256 = "76941b0d9fe53b8120a57f58ed400c7da62b8440fdd11e7899f714c1a3ea995f"
 # Content is near a normal distribution: a step of a byte is 1/30 of its spread.
 CONTENT_STEP = 1.0 / 30.0
 _MOST_NAMED = 12
@@ -123,17 +125,20 @@ def shipped_probes(model: VoiceModel, path: Path | None = None) -> tuple[Probe, 
 
     Args:
         model: the shipped base or streaming model, adapted or not.
-        path: another file; None for the shipped one.
+        path: another file; None for the shipped one, whose digest is checked.
 
     Returns:
         six probes; none where they were made for other encoders than this one.
 
     Raises:
-        BadWeights: the file is missing or damaged.
+        BadWeights: the file is missing, damaged or altered.
     """
     where = path or BASE_WEIGHTS.with_name(PROBES_FILE)
     key = f"content.{encoder_sha256(model)[:16]}"
     try:
+        digest = hashlib.sha256(where.read_bytes()).hexdigest()
+        if path is None and digest != PROBES_SHA256:
+            raise BadWeights(_RULE, f"{where.name} with digest {digest[:16]}...", _ADVICE)
         with safe_open(where, "np") as file:
             told = json.loads((file.metadata() or {})[PROBES_FORMAT])
             if key not in file.keys():  # noqa: SIM118

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from chorister.client.probes import Probe, probe_of, spoken_frames
 from chorister.shared.errors import BadAudio, BadWeights
 from chorister.shared.types import FloatArray, Recording
 from chorister.shared.voice.features import log_mel
-from chorister.shared.voice.mixture import COEFFICIENTS, VoiceMixture
+from chorister.shared.voice.mixture import COEFFICIENTS, VoiceMixture, read_background
 from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile
 
@@ -67,6 +68,19 @@ def test_a_damaged_background_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(personal_judge, "BACKGROUND_FILE", "absent.safetensors")
     shipped_background.cache_clear()
     with pytest.raises(BadWeights, match="absent"):
+        shipped_background()
+    shipped_background.cache_clear()
+
+
+def test_an_altered_background_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shipped = personal_judge.BASE_WEIGHTS.with_name(personal_judge.BACKGROUND_FILE)
+    altered = bytearray(shipped.read_bytes())
+    altered[-1] ^= 1
+    (tmp_path / shipped.name).write_bytes(altered)
+    read_background(tmp_path / shipped.name)  # a mixture, but not the one that was shipped
+    monkeypatch.setattr(personal_judge, "BASE_WEIGHTS", tmp_path / "base.safetensors")
+    shipped_background.cache_clear()
+    with pytest.raises(BadWeights, match="with digest"):
         shipped_background()
     shipped_background.cache_clear()
 

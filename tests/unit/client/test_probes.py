@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from chorister.client import probes
 from chorister.client.personal_judge import say_probe
 from chorister.client.probes import (
     PROBES_FILE,
@@ -50,6 +51,16 @@ def test_a_file_that_says_something_else_is_refused(told: dict[str, str], tmp_pa
     save_file(load_file(SHIPPED), tmp_path / "p.safetensors", told)
     with pytest.raises(BadWeights, match="unusable"):
         shipped_probes(load_base(), tmp_path / "p.safetensors")
+
+
+def test_altered_probes_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    altered = bytearray(SHIPPED.read_bytes())
+    altered[-1] ^= 1
+    (tmp_path / PROBES_FILE).write_bytes(altered)
+    assert shipped_probes(load_base(), tmp_path / PROBES_FILE)  # readable, but not the shipped ones
+    monkeypatch.setattr(probes, "BASE_WEIGHTS", tmp_path / "base.safetensors")
+    with pytest.raises(BadWeights, match="with digest"):
+        shipped_probes(load_base())
 
 
 def test_another_content_encoder_has_no_probes(small_model: VoiceModel) -> None:

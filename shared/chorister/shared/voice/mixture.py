@@ -10,6 +10,7 @@ Digital Signal Processing 10 (2000), sections 3.2 to 3.4.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,18 +130,22 @@ def cepstral_frames(log_mel: FloatArray, *, with_slopes: bool) -> Frames:
     return np.asarray(spoken - spoken.mean(0))
 
 
-def read_background(path: Path) -> Background:
+def read_background(path: Path, sha256: str | None = None) -> Background:
     """Read a background mixture.
 
     Args:
         path: a safetensors file of this format.
+        sha256: what its digest must be; None if any will do.
 
     Raises:
-        BadWeights: missing, of another format, or values that make no mixture.
+        BadWeights: missing, with another digest or format, or values that make no mixture.
     """
     rule = "A background mixture is a file that this version understands."
     advice = "Reinstall the package."
     try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if sha256 is not None and digest != sha256:
+            raise BadWeights(rule, f"{path.name} with digest {digest[:16]}...", advice)
         with safe_open(path, "np") as file:
             found = (file.metadata() or {}).get("format", "no format")
             if found != BACKGROUND_FORMAT:
