@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -82,3 +84,25 @@ def simulate(scenario: Path, tmp_path: Path) -> Callable[..., Path]:
         return out
 
     return go
+
+
+def beside(name: str) -> ModuleType:
+    """Return the module NAME.py beside this file, loaded anew."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def town() -> ModuleType:
+    """The module deployment.py."""
+    return beside("deployment")
+
+
+@pytest.fixture(scope="module")
+def lines() -> ModuleType:
+    """The module line.py."""
+    return beside("line")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import time
 from pathlib import Path
 from types import ModuleType
@@ -39,18 +37,6 @@ from chorister.shared.cli import main
 contribute.train_shared_adapter = lambda *a, **more: os.kill(os.getpid(), signal.SIGKILL)
 sys.exit(main())
 """
-
-
-@pytest.fixture(scope="module")
-def town() -> ModuleType:
-    """The module deployment.py beside this file."""
-    path = Path(__file__).with_name("deployment.py")
-    spec = importlib.util.spec_from_file_location("deployment", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["deployment"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_two_rounds_with_one_killed_one_unregistered_and_a_hostile_bundle(

@@ -6,11 +6,9 @@ has no netem, a line in front of the server delays what passes and breaks connec
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import random
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -32,20 +30,6 @@ DEVICES = 5
 LONGEST_S = 3000
 NETEM = ("delay", "40ms", "20ms", "loss", "2%")
 NAMESPACE = "chorister-soak"
-
-
-@pytest.fixture(scope="module")
-def modules() -> tuple[ModuleType, ModuleType]:
-    """The modules deployment.py and line.py beside this file."""
-    found = []
-    for name in ("deployment", "line"):
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        found.append(module)
-    return found[0], found[1]
 
 
 @contextmanager
@@ -74,9 +58,8 @@ def netem() -> Iterator[tuple[tuple[str, ...], str]]:
 
 @pytest.mark.slow
 def test_nothing_is_lost_and_budgets_are_exact(
-    modules: tuple[ModuleType, ModuleType], tmp_path: Path
+    town: ModuleType, lines: ModuleType, tmp_path: Path
 ) -> None:
-    town, lines = modules
     if not town.SPEECH.is_dir():
         pytest.skip("real speech is not there: ../shared/data/librispeech/test-clean")
     names = [f"singer-{i}" for i in range(DEVICES)]

@@ -6,8 +6,6 @@ shared adapter on the way down, and the delta of a device that leaks it on purpo
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -42,20 +40,6 @@ sys.exit(main())
 """
 
 
-@pytest.fixture(scope="module")
-def modules() -> tuple[ModuleType, ModuleType]:
-    """The modules deployment.py and line.py beside this file."""
-    found = []
-    for name in ("deployment", "line"):
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        found.append(module)
-    return found[0], found[1]
-
-
 def windows(values: np.ndarray, step: int = 1) -> set[bytes]:
     """Every stretch of 16 bytes that begins with a value, the dull ones left out."""
     data, size = values.tobytes(), values.itemsize
@@ -80,9 +64,8 @@ def forms(values: np.ndarray) -> list[np.ndarray]:
 
 
 def test_no_delta_no_voice_and_no_recording_leaves(
-    modules: tuple[ModuleType, ModuleType], tmp_path: Path
+    town: ModuleType, lines: ModuleType, tmp_path: Path
 ) -> None:
-    town, lines = modules
     if not town.SPEECH.is_dir():
         pytest.skip("real speech is not there: ../shared/data/librispeech/test-clean")
     from chorister.client.enrol import HELD_OUT, TRAINING, enrolled_recordings
