@@ -287,3 +287,47 @@ def test_a_life_at_the_page(
     for entry in browser.get_log("browser"):
         if entry["level"] == "SEVERE":
             assert "status of 4" in entry["message"], entry["message"]
+
+
+def test_no_microphone_is_on_without_its_stop_button(
+    browser: webdriver.Chrome, speaker: Speaker, link: Callable[[], str]
+) -> None:
+    person = Person(browser, speaker)
+    browser.get(link())
+    person.type("#passphrase", PASSPHRASE)
+    person.type("#again", PASSPHRASE)
+    person.press("#make")
+    person.press("#to-enrol")
+    person.type("#name", "Anna Miller")
+    person.type("#controller", "The Choir")
+    person.press("#terms-done")
+    person.there("#take-record")
+    browser.execute_script(
+        "const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);"
+        "window.heard = []; window.delay_ms = 0; window.asked = 0;"
+        "navigator.mediaDevices.getUserMedia = async (wanted) => { window.asked += 1;"
+        "await new Promise((ok) => setTimeout(ok, window.delay_ms));"
+        "const stream = await ask(wanted); window.heard.push(...stream.getTracks());"
+        "return stream; }"
+    )
+    live = "window.heard.filter((one) => one.readyState === 'live').length"
+
+    # Another tab was looked at meanwhile, or some work ended: the page asks its server anew.
+    person.press("#take-record")
+    person.there("#take-stop")
+    browser.execute_script("document.dispatchEvent(new Event('visibilitychange'))")
+    time.sleep(1.0)
+    assert browser.find_elements(By.ID, "take-stop")
+    # Elsewhere on the page there is none to be stopped.
+    browser.execute_script("location.hash = '#ledger'")
+    person.there("#ledger")
+    person.until(f"{live} === 0")
+
+    # The microphone is granted only after the person went on.
+    browser.execute_script("location.hash = '#enrol'; window.delay_ms = 1500")
+    person.press("#take-record")
+    person.until("window.asked === 2")
+    browser.execute_script("location.hash = '#ledger'")
+    person.until("window.heard.length === 2")
+    person.until(f"{live} === 0")
+    assert not browser.find_elements(By.ID, "take-stop")

@@ -210,7 +210,10 @@ def _is_meant(vault: Vault) -> bool:
 
 
 def _day(time_s: int) -> str:
-    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    try:
+        return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (ValueError, OverflowError, OSError):
+        return "an unknown time"  # somebody wrote another number into the file
 
 
 def _parser(action: str, description: str) -> argparse.ArgumentParser:

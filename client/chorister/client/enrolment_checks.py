@@ -320,9 +320,14 @@ def _of_speakers(
                 "The speaker of the recordings has to say the statement, into the same microphone",
             )
         )  # fmt: skip
-        digits = None if digits_from_s is None else speech_from(statement, digits_from_s)
-        if digits is not None and digits.duration_s >= _SHORTEST_PRINT_S:
-            alike = likeness(take_print(digits, encoder), prints)
+        if digits_from_s is not None:
+            digits = speech_from(statement, digits_from_s)
+            # Six digits take seconds: where no speech is found, nothing says whose they are.
+            alike = (
+                likeness(take_print(digits, encoder), prints)
+                if digits.duration_s >= _SHORTEST_PRINT_S
+                else 0.0
+            )
             findings.append(
                 _finding(
                     STATEMENT, "digits by the same speaker", alike, DIGITS_LIMIT, "",

@@ -124,8 +124,8 @@ def attempt(what: str, act: Callable[[], _Read], unread: list[str]) -> _Read | N
     """Return what an act gives; None, and a line in `unread`, where it finds damage."""
     try:
         return act()
-    except (ChoristerError, OSError, KeyError, TypeError, ValueError) as error:
-        found = error.found if isinstance(error, ChoristerError) else str(error)
+    except Exception as error:  # whoever did the damage chose which error it is
+        found = error.found if isinstance(error, ChoristerError) else str(error) or repr(error)
         unread.append(f"{what} could not be read: {found}")
         return None
 
@@ -165,6 +165,8 @@ def _from_receipt(vault: Vault, key: SigningKey | None, given: str | None) -> Co
         record = ConsentRecord.from_plain(plain)
         if key is not None:
             record.check(key.verify_key())
-    except (ChoristerError, OSError, KeyError, TypeError, ValueError, AttributeError):
+    except (
+        ChoristerError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError,
+    ):  # fmt: skip
         return None
     return None if given is not None and record.sha256 != given else record

@@ -384,7 +384,7 @@ def read_marker(folder: Path, name: str) -> dict[str, object] | None:
         plain = json.loads((folder / name).read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return plain if isinstance(plain, dict) else {}
 

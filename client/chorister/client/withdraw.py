@@ -19,6 +19,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from chorister.client.vault import MOVED_FILE, WITHDRAWN_FILE, Vault
 from chorister.client.vault_move import MOVES
 from chorister.client.voice_card import FORMAT, LIVE_FORMAT, read_card
 from chorister.shared.enrolment import Withdrawal, WithdrawalNotice
-from chorister.shared.errors import BadMessage, BadWeights
+from chorister.shared.errors import BadWeights, ChoristerError
 from chorister.shared.files import write_atomically
 from chorister.shared.privacy.ledger_file import system_clock
 from chorister.shared.signing import Certificate
@@ -133,7 +134,7 @@ def _begin(remains: Remains) -> Withdrawal:
     """Put the withdrawal on the disk and into the ledger; the first one stays the one."""
     path = remains.vault.folder / WITHDRAWN_FILE
     if path.exists():
-        found = _read(path)
+        found = _read(path, remains)
         if found is not None:
             return found
     now_s, consent_sha256 = remains.now_s(), remains.consent_sha256
@@ -166,13 +167,24 @@ def _name_damaged(remains: Remains) -> None:
             remains.attempt(f"'{item.name}'", partial(remains.vault.get, item.name))
 
 
-def _read(path: Path) -> Withdrawal | None:
-    """Return the withdrawal that an earlier attempt left, None if the file holds none."""
+def _read(path: Path, remains: Remains) -> Withdrawal | None:
+    """Return the withdrawal that an earlier attempt left, None if the file holds none.
+
+    One that this device's key did not sign is none: no server would hear it, and whoever wrote it
+    chose its time and its name. Where the key cannot be read any more, it is believed.
+    """
     try:
         plain: dict[str, Any] = json.loads(path.read_bytes())
-        return Withdrawal.from_plain(plain | {"signature": bytes.fromhex(plain["signature"])})
-    except (ValueError, KeyError, TypeError, AttributeError, BadMessage):
+        found = Withdrawal.from_plain(plain | {"signature": bytes.fromhex(plain["signature"])})
+        if remains.key is not None:
+            found.check(remains.key.verify_key())
+        datetime.fromtimestamp(found.at_s, UTC)  # as the receipt has to say it
+    except (
+        ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError,
+        OSError, ChoristerError,
+    ):  # fmt: skip
         return None
+    return found
 
 
 def _notices(remains: Remains, withdrawal: Withdrawal) -> list[tuple[str, Path]]:

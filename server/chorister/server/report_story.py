@@ -96,7 +96,8 @@ class Story:
         elif entry.kind == "survivors":
             self.rounds[fields["round"]].survivors = len(fields["survivors"])
         elif entry.kind == "budget" and fields["step"] == "spend":
-            self.rounds[fields["round"]].charged = True
+            if ledger.owner == SERVER:  # a device notes its personal adapters, which are no rounds
+                self.rounds[fields["round"]].charged = True
         elif entry.kind == "consent":
             self._own_consent(ledger.owner, entry, fields)
         elif entry.kind == "withdrawal":

@@ -314,6 +314,17 @@ def test_digits_by_another_voice_after_an_old_statement_are_refused(
     assert "statement: digits by the same speaker" in names
 
 
+def test_digits_in_which_no_speech_is_found_are_refused(
+    take_part: Callable[..., object], home: Home, voices: dict[str, list[Recording]]
+) -> None:
+    challenge = ask(home, WANTED, SystemRandomness(), POLICY)
+    old = voices["anna"][0].samples
+    ears = Ears(challenge.sentence.lower(), challenge.digits, len(old) / RATE)
+    spliced = Recording(np.concatenate([old, np.zeros(RATE, np.float32)]), "statement")
+    reason = refused(take_part, home, challenge=challenge, statement=spliced, recogniser=ears)
+    assert "digits by the same speaker 0 " in reason
+
+
 def test_another_sentence_is_refused(take_part: Callable[..., object], home: Home) -> None:
     reason = refused(take_part, home, text="the morning boat leaves before the fog has lifted")
     assert "statement: key words 0 " in reason

@@ -18,6 +18,7 @@ from chorister.client.home import Home
 from chorister.client.sealed import exported, seal_voice
 from chorister.client.vault_index import VaultError
 from chorister.shared import codec
+from chorister.shared.enrolment import Withdrawal, WithdrawalNotice
 from chorister.shared.errors import BadSignature, ConsentRefused
 from chorister.shared.signing import Certificate, SigningKey
 
@@ -251,3 +252,67 @@ def test_what_would_be_lost_is_shown_before_it_is_meant(
     assert "this destroys 6 items" in said
     assert "that keeps nothing alive" in said
     assert (mine.folder / "vault.json").exists()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"at_s": 10**30},
+        {"at_s": -(10**18)},
+        {"at_s": 1},
+        {"device_id": "0" * 16},
+        {"consent_sha256": "0" * 64},
+        {"signature": "00" * 64},
+    ],
+    ids=["far", "long ago", "another time", "another device", "another consent", "forged"],
+)
+def test_a_withdrawal_that_somebody_wrote_is_not_taken_for_the_speakers(
+    mine: Home, capsys: pytest.CaptureFixture[str], changed: dict[str, object]
+) -> None:
+    signed = Withdrawal.sign(mine.key, "1" * 64, mine.now_s())
+    plain = signed.to_plain() | {"signature": signed.signature.hex()} | changed
+    (mine.folder / "withdrawn.json").write_text(json.dumps(plain))
+    assert main(["show"]) == 0  # and it can be looked at
+    capsys.readouterr()
+    done, _ = withdraw(capsys)
+    receipt.check(check_gone(mine))
+    # A notice that its server would not believe tells it nothing.
+    (path,) = done["notices"]
+    notice = WithdrawalNotice.from_bytes(Path(path).read_bytes())
+    notice.check(AUTHORITY.verify_key(), "choir")
+    assert mine.consent is not None
+    assert notice.withdrawal.consent_sha256 == mine.consent.sha256
+
+
+def test_a_withdrawal_that_was_begun_stays_the_one(
+    mine: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert mine.consent is not None
+    first = Withdrawal.sign(mine.key, mine.consent.sha256, mine.now_s() - 1000)
+    plain = first.to_plain() | {"signature": first.signature.hex()}
+    (mine.folder / "withdrawn.json").write_text(json.dumps(plain))
+    withdraw(capsys)
+    assert check_gone(mine)["at_s"] == first.at_s
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "null", "{"], ids=["deep", "null", "cut off"])
+def test_a_withdrawal_that_is_no_json_stops_nothing(
+    mine: Home, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    (mine.folder / "withdrawn.json").write_text(content)
+    withdraw(capsys)
+    check_gone(mine)
+
+
+def test_a_journal_whose_figures_cannot_be_computed_stops_nothing(
+    mine: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def divide(folder: Path) -> object:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("chorister.client.withdraw.bounds", divide)
+    done, _ = withdraw(capsys)
+    check_gone(mine)
+    assert "the budgets' journals could not be read: ZeroDivisionError()" in " ".join(
+        done["unread"]
+    )

@@ -22,8 +22,12 @@ from chorister.shared.errors import UsageError
 class Server:
     """A page in a process of its own."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
-        code = "import sys; from chorister.shared.cli import main; sys.exit(main())"
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        code: str = "import sys; from chorister.shared.cli import main; sys.exit(main())",
+    ) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, "ui", "--vault", str(folder / "vault"), "--no-browser",
              "--json", *options],
@@ -108,6 +112,27 @@ def test_ctrl_c_ends_it_cleanly_and_nothing_secret_was_said(server: Server) -> N
     assert errors == ""
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", server.port), timeout=5)
+
+
+def test_a_terminal_that_is_closed_leaves_no_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    code = (
+        "import sys, chorister.client.web.studio as s; from chorister.shared.cli import main\n"
+        "init = s.Studio.__init__\n"
+        "def begin(self, *a, **k):\n"
+        "    init(self, *a, **k)\n"
+        "    self.sounds.place('.audio')[1].write_bytes(b'speech')\n"
+        "s.Studio.__init__ = begin\n"
+        "sys.exit(main())"
+    )
+    found = Server(tmp_path, code=code)
+    assert list(tmp_path.glob("chorister-ui-*"))
+    found.process.send_signal(signal.SIGHUP)
+    _, errors = found.process.communicate(timeout=60)
+    assert (found.process.returncode, errors) == (0, "")
+    assert not list(tmp_path.glob("chorister-ui-*"))
 
 
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:

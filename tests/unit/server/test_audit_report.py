@@ -380,3 +380,16 @@ def test_entries_without_their_fields_are_a_contradiction_and_no_crash(tmp_path)
     assert not found.sound
     assert any("2 entries lack the fields" in line for line in found.limits)
     assert "no meaningful" not in render(found, KEY.verify_key())
+
+
+def test_a_personal_adapter_is_no_entry_without_its_round(tmp_path):
+    ledger = LedgerFile(tmp_path / "ledger.jsonl", owner="ab" * 8, federation="none")
+    ledger.append(
+        "budget", step="spend", round="personal adapter 01", randomness="system",
+        charges={"segment": {"mechanism": "gaussian, personal adapter"}},
+    )  # fmt: skip
+    found = build_report(
+        [ledger.path], attacks=None, responsible=None, recording_segments=8, now_s=NOW
+    )
+    assert not any("lack the fields" in line for line in found.limits)
+    assert found.sound

@@ -140,7 +140,9 @@ def budget(studio: Studio) -> dict[str, Any]:
     seen = [look(path) for path in paths]
     return {
         "budgets": [_budget(path, folder, one) for path, one in zip(paths, seen, strict=True)],
-        "together": together_of(seen) if len(seen) > 1 else None,
+        "together": {name: _finite(value) for name, value in together_of(seen).items()}
+        if len(seen) > 1
+        else None,
     }
 
 
@@ -241,4 +243,7 @@ def _finite(value: object) -> object:
 
 
 def _day(time_s: int) -> str:
-    return datetime.fromtimestamp(time_s, UTC).strftime("%d %b %Y, %H:%M UTC")
+    try:
+        return datetime.fromtimestamp(time_s, UTC).strftime("%d %b %Y, %H:%M UTC")
+    except (ValueError, OverflowError, OSError):
+        return "an unknown time"  # somebody wrote another number into the file

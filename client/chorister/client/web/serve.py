@@ -93,7 +93,8 @@ async def _run(
     port: int,
 ) -> None:
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # A terminal's window that is closed sends SIGHUP: what was recorded must not outlive it.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Where it runs in a thread of a test there are no signals to hear.
         with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
             loop.add_signal_handler(number, _end, server, studio)

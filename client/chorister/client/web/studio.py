@@ -127,14 +127,16 @@ class Studio:
         Raises:
             ConsentRefused: it is locked, or not there.
         """
-        if self._home is None:
-            raise ConsentRefused(
-                "What is in a vault is seen while it is open.",
-                "a vault that is locked, or none",
-                "Open it with its passphrase.",
-            )
-        self._home = self._home.reread()
-        return self._home
+        # Whoever reads without a turn must not put back what `close` takes away meanwhile.
+        with self.lock:
+            if self._home is None:
+                raise ConsentRefused(
+                    "What is in a vault is seen while it is open.",
+                    "a vault that is locked, or none",
+                    "Open it with its passphrase.",
+                )
+            self._home = self._home.reread()
+            return self._home
 
     def needs_passphrase(self) -> bool:
         """Return whether a passphrase opens the vault, or would open a new one."""
@@ -191,17 +193,25 @@ class Studio:
         self._used_s = self._clock()
 
     def lock_if_idle(self) -> None:
-        """Lock the vault if nobody did anything for too long and no work is under way."""
-        if self._home is None or self.worker.busy:
+        """Lock the vault if nobody did anything for too long, since the last work ended.
+
+        What was made meanwhile would be gone before anybody had heard it.
+        """
+        if self._home is None:
+            return
+        if self.worker.busy:
+            self.touch()
             return
         if self._clock() - self._used_s >= self.place.idle_s:
             self.close()
             self.locked_by_time = True
 
     def stop(self) -> None:
-        """Lock the vault and end the worker."""
-        self.worker.stop()
-        self.close()
+        """Lock the vault and end the worker, also where somebody is tired of waiting for it."""
+        try:
+            self.worker.stop()
+        finally:
+            self.close()
 
     def _given(self, passphrase: str | None) -> str | None:
         return passphrase if self.needs_passphrase() else None

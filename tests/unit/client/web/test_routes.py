@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from chorister.client.budget_cli import Seen
+from chorister.client.home import Home
 from chorister.client.own_voice import give_own_consent
-from chorister.client.web import routes
+from chorister.client.web import papers, routes
+from chorister.shared.privacy.crosscheck import JournalFacts
 from chorister.shared.types import FloatArray
 
 from .conftest import ADDRESS, PASSPHRASE, TERMS, speech_at_48_khz, wav
@@ -320,7 +324,54 @@ def test_work_under_way_keeps_the_vault_open(opened: Page, clock: Clock) -> None
     gate.set()
     while job.active:
         pass
+    # What it made is there to be heard: from now on idle time counts.
+    assert opened.state()["vault"] == "open"
+    clock.now_s += 901
     assert opened.state()["vault"] == "locked"
+
+
+def test_a_reader_without_a_turn_does_not_open_what_was_locked(
+    opened: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    studio, began, gate = opened.studio, threading.Event(), threading.Event()
+    reread = Home.reread
+
+    def slowly(home: Home) -> Home:
+        began.set()
+        gate.wait(20)
+        return reread(home)
+
+    monkeypatch.setattr(Home, "reread", slowly)
+    reader = threading.Thread(target=lambda: studio.home)
+    locker = threading.Thread(target=opened.do, args=("lock",))
+    reader.start()
+    assert began.wait(20)
+    locker.start()
+    locker.join(0.5)
+    gate.set()
+    reader.join(20)
+    locker.join(20)
+    assert studio.state() == "locked"
+
+
+def test_a_time_that_somebody_wrote_does_not_end_the_page(opened: Page) -> None:
+    marker = opened.studio.place.folder / "withdrawn.json"
+    marker.write_text(json.dumps({"at_s": 10**30}))
+    assert opened.state()["vault"] == "unfinished"
+    assert opened.state()["withdrawn"] == {"at": "an unknown time"}
+
+
+def test_what_nothing_bounds_is_not_told_as_a_number(
+    opened: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = opened.studio.place.folder
+    monkeypatch.setattr(papers, "budgets_of", lambda _: [folder / "ledger.jsonl"] * 2)
+    seen = Seen("x", JournalFacts(), [], [])
+    monkeypatch.setattr(papers, "look", lambda _: seen)
+    monkeypatch.setattr(papers, "together_of", lambda _: {"delta": 1e-3, "epsilon": math.inf})
+    assert opened.get("/budget")["together"] == {"delta": 1e-3, "epsilon": None}
 
 
 @pytest.mark.parametrize(

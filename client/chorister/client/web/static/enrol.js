@@ -9,6 +9,7 @@ import { meter, outline } from "./wave.js";
 const OWN = "the speaker, on this device alone";
 let step = "terms";
 let at = 0;
+// From the moment that the microphone is asked for: { close }, and once it is heard { stop, close }.
 let recording = null;
 
 export function enrol(page) {
@@ -28,6 +29,8 @@ export function stopRecording() {
   recording = null;
 }
 
+export const isRecording = () => recording !== null;
+
 function go(page, to) {
   stopRecording();
   quiet();
@@ -41,7 +44,7 @@ function steps(page) {
     ["statement", "Say it and sign", Boolean(draft?.speech.passed)]];
   return h("ol", { class: "stages", "aria-label": "Steps" }, all.map(([name, text, open]) =>
     h("li", {}, button(text, () => go(page, name), {
-      class: "plain", id: `step-${name}`, disabled: !open || page.busy, "aria-current": name === step ? "step" : null,
+      class: "plain", id: `step-${name}`, disabled: !open, "aria-current": name === step ? "step" : null,
     }))));
 }
 
@@ -118,11 +121,17 @@ export function recorder(page, { id, label, take, where, sound, hint }) {
   const start = button(take ? "Record again" : "Record", begin, { id: `${id}-record`, class: take ? "" : "main" });
   async function begin() {
     quiet();
+    stopRecording();
     start.disabled = true;
     const shown = meter();
+    const asked = { close() {} };
+    recording = asked;
     try {
-      recording = await listen(shown.add, end);
+      const heard = await listen(shown.add, end);
+      if (recording !== asked) { heard.close(); return; } // somebody went elsewhere meanwhile
+      recording = heard;
     } catch (error) {
+      if (recording === asked) recording = null;
       start.disabled = false;
       complain(error);
       return;
@@ -132,7 +141,7 @@ export function recorder(page, { id, label, take, where, sound, hint }) {
     say(`Recording ${label}.`);
   }
   async function end() {
-    if (!recording) return;
+    if (!recording?.stop) return;
     const current = recording;
     recording = null;
     const data = await current.stop();

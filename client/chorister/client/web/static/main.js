@@ -1,7 +1,7 @@
 // What is shown: one view at a time, drawn from the server's state after everything that was done.
 
 import { $, button, complain, h, quiet, redraw, say } from "./dom.js";
-import { enrol, stopRecording } from "./enrol.js";
+import { enrol, isRecording, stopRecording } from "./enrol.js";
 import { opening } from "./opening.js";
 import { budget, consent, ledger } from "./papers.js";
 import { get, send } from "./server.js";
@@ -58,6 +58,9 @@ async function draw() {
   const name = open || wanted() === "ledger" ? wanted() : "opening";
   const isNew = name !== shown;
   drawBar(open, name);
+  // What is drawn anew would take the Stop button of a microphone that is on.
+  if (isRecording() && !isNew) return;
+  stopRecording();
   let children = (name === "opening" ? opening : VIEWS[name])(page);
   if (children instanceof Promise) {
     if (isNew) $("main").replaceChildren(h("h2", { tabIndex: -1 }, NAMES[name]), h("p", { class: "quiet" }, "One moment."));
@@ -86,7 +89,7 @@ function drawJobs(jobs) {
     if (before && before !== job.state && !active.includes(job)) announce(job);
     running.set(job.id, job.state);
   }
-  $("jobs").replaceChildren(...active.map((job) => h("div", { class: "job" },
+  redraw($("jobs"), active.map((job) => h("div", { class: "job" },
     h("label", { for: `job-${job.id}` }, job.title, job.state === "running" ? "" : ` (${job.state})`),
     job.kind === "enrol" || job.state === "waiting"
       ? h("progress", { id: `job-${job.id}` })

@@ -20,7 +20,16 @@ export async function listen(onBlock, onFull) {
     throw refusal;
   }
   const context = new AudioContext();
-  await context.audioWorklet.addModule("/static/tap.js");
+  const close = async () => {
+    for (const track of stream.getTracks()) track.stop();
+    await context.close();
+  };
+  try {
+    await context.audioWorklet.addModule("/static/tap.js");
+  } catch (error) {
+    await close();
+    throw error;
+  }
   const source = context.createMediaStreamSource(stream);
   const tap = new AudioWorkletNode(context, "tap", { channelCount: 1, channelCountMode: "explicit" });
   const blocks = [];
@@ -37,10 +46,6 @@ export async function listen(onBlock, onFull) {
   source.connect(tap);
   // Silent, and connected so that it runs.
   tap.connect(context.destination);
-  const close = async () => {
-    for (const track of stream.getTracks()) track.stop();
-    await context.close();
-  };
   return {
     async stop() {
       tap.port.postMessage("stop");

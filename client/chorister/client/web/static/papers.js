@@ -79,20 +79,23 @@ export async function budget() {
       one.problems.map((text) => h("p", { class: "notice" }, text)),
       accounts(one),
       h("p", { class: "quiet" }, `${one.finished} charged rounds came to a sum, ${one.unfinished} did not, as far as is known here.`)]),
-    found.together && h("p", { class: "notice" }, `Together, if all of it was trained on the same segments: epsilon ${found.together.epsilon.toFixed(3)} for one segment at delta ${found.together.delta}. Each budget is refused by its own limit; nothing limits this.`)];
+    found.together && h("p", { class: "notice" }, `Together, if all of it was trained on the same segments: epsilon ${epsilon(found.together.epsilon)} for one segment at delta ${found.together.delta}. Each budget is refused by its own limit; nothing limits this.`)];
 }
+
+// What no figure bounds is not nothing.
+const epsilon = (figure, absent = "unbounded") => (figure === null ? absent : Number(figure).toFixed(3));
 
 function accounts(one) {
   const cell = (name, text) => h("td", { class: "n", "data-name": name }, text);
-  const number = (figure) => (figure === null ? "none" : Number(figure).toFixed(3));
   const names = { segment: "One training segment", speaker: "You as a speaker" };
   const heads = ["Protects", "Spent", "Reserved", "Left", "Limit", "Delta", "After the next round", "Rounds left"];
   return h("div", { class: "scroll" }, h("table", { class: "budget" },
     h("thead", {}, h("tr", {}, heads.map((text, at) => h("th", { scope: "col", class: at ? "n" : "" }, text)))),
     h("tbody", {}, one.rows.map((row) => h("tr", {},
       h("th", { scope: "row", class: "wrap" }, names[row.account] ?? row.account, row.label && h("span", { class: "why" }, row.label)),
-      [row.spent, row.reserved, row.left, row.epsilon_max].map((figure, at) => cell(heads[at + 1], number(figure))),
-      cell(heads[5], String(row.delta)), cell(heads[6], number(row.next_round)),
+      [epsilon(row.spent), epsilon(row.reserved), epsilon(row.left, row.epsilon_max === null ? "no limit" : "none"), epsilon(row.epsilon_max, "none")]
+        .map((text, at) => cell(heads[at + 1], text)),
+      cell(heads[5], String(row.delta)), cell(heads[6], epsilon(row.next_round)),
       cell(heads[7], row.rounds_left === null ? "no end" : String(row.rounds_left)))))));
 }
 
