@@ -142,10 +142,11 @@ def agree(home: Home, invite: Invite, limits: OwnerLimits) -> Agreement:
             f"of {before.invite.release.issued_s} (Unix time)",
             "Ask the authority for its newest invitation.",
         )
-    home.vault.put(_INVITE.format(short(invite.federation)), invite.to_bytes(), KIND)
+    # The limits first: a crash between the two leaves no invitation that is held to none.
     home.vault.put(
         _LIMITS.format(short(invite.federation)), limits.model_dump_json().encode(), KIND
     )
+    home.vault.put(_INVITE.format(short(invite.federation)), invite.to_bytes(), KIND)
     home.ledger.append(
         "note", action="agreed", federation=invite.federation,
         authority=invite.authority.raw.hex(), server=invite.server,

@@ -42,6 +42,7 @@ _GROWTH = 1.3
 _ROUND_FOLLOWS_S = 60.0
 _SLEPT_S = 5.0
 _BEAT_S = 10.0
+_MOST_REFUSALS = 100  # a server chooses what is refused
 _END = "query.reveal"
 _FIRST = "query.advertise"
 log = logging.getLogger("chorister.client")
@@ -200,7 +201,7 @@ class Daemon:
     def _refuse(self, letter: Envelope, error: ChoristerError, *, once: str) -> None:
         """Put a refusal into the ledger, once a process: a server must not fill the disk."""
         log.warning("Refused. %s", error)
-        if once in self._refused:
+        if once in self._refused or len(self._refused) >= _MOST_REFUSALS:
             return
         self._refused.add(once)
         with contextlib.suppress(ChoristerError, OSError):

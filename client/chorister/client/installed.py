@@ -56,6 +56,7 @@ FEDERATION = "federation"
 ENDS_S = "ends-s"  # Unix time at which the server waits for no answer any more
 ROUNDS = "rounds"
 ADAPTERS = "adapters"
+HARMFUL = "harmful-adapters"
 _ROUND_KEY = "round-key-{}"
 
 
@@ -210,6 +211,8 @@ def judge(home: Home, federation: str, rank: int, adapter: Adapter) -> Effect | 
     """Return what an adapter does to this speaker's held-out speech, None where there is none.
 
     The newest that does no harm is kept beside the ledger, for `chorister personalise --adapter`.
+    One that harms is written as well, to a place of its own: the server sees when an answer comes,
+    and must not tell by a write that is left out.
     """
     if not home.vault.has(HELD_OUT):
         return None
@@ -218,8 +221,8 @@ def judge(home: Home, federation: str, rank: int, adapter: Adapter) -> Effect | 
         return None
     profile = SpeakerProfile.from_bytes(home.vault.get(PROFILE))
     effect = effect_of(adapter, load_model(rank, _process.wanted), held_out, profile)
-    if not effect.harmful:
-        keep_adapter(folder_of(home.folder, federation) / ADAPTERS, adapter)
+    kept = HARMFUL if effect.harmful else ADAPTERS
+    keep_adapter(folder_of(home.folder, federation) / kept, adapter)
     return effect
 
 

@@ -151,5 +151,13 @@ def _systemctl(*arguments: str) -> bool:
 
 def _escape(part: str) -> str:
     """Return an argument as systemd reads it: quoted, with its own specifiers doubled."""
-    doubled = part.replace("%", "%%").replace("$", "$$")
-    return shlex.quote(doubled) if doubled == part and shlex.quote(part) == part else f'"{doubled}"'
+    if not part.isprintable():
+        raise UsageError(
+            "A unit's command line is one line.", repr(part)[:80],
+            "Rename the folder or file, or choose another.",
+        )  # fmt: skip
+    if shlex.quote(part) == part and "%" not in part:
+        return part
+    for special in ("\\", '"'):
+        part = part.replace(special, "\\" + special)
+    return f'"{part.replace("%", "%%").replace("$", "$$")}"'

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from chorister.client.budget_cli import Row, account_row, read_journal
 from chorister.client.daemon import LOCK_FILE, STATUS_FILE, is_paused
 from chorister.client.home import BUDGET_FILE, FEDERATIONS, LEDGER_FILE, exists
 from chorister.client.vault import MOVED_FILE, WITHDRAWN_FILE
+from chorister.shared.files import is_locked
 from chorister.shared.privacy.ledger import Chain
 from chorister.shared.privacy.ledger_file import read_lines
 
@@ -91,17 +90,7 @@ def parts(folder: Path) -> tuple[Part, ...]:
 
 def is_running(own: Path) -> bool:
     """Return whether a process takes part now: the operating system knows who holds the lock."""
-    try:
-        handle = os.open(own / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return False
+    return is_locked(own / LOCK_FILE)
 
 
 def _part(folder: Path, own: Path) -> Part:

@@ -61,6 +61,7 @@ from chorister.client.bundle_guard import BadBundle, BundleGuard
 from chorister.client.installed import ENDS_S, FEDERATION
 from chorister.shared.errors import BadMessage, ChoristerError
 from chorister.shared.node_key import NodeKey
+from chorister.shared.records import HELLO, ROUND
 
 # Message, RecordDict and ConfigRecord: what `chorister.shared.records` packs, and nothing else.
 _OBJECTS = 3
@@ -147,7 +148,9 @@ class SuperNode:
             found = self._client.PullMessages(PullMessagesRequest(node=self._node))
         if not found.messages_list or not found.message_object_trees:
             return None
-        return Letter(message_from_proto(found.messages_list[0]), found.message_object_trees[0])
+        with _told():
+            envelope = message_from_proto(found.messages_list[0])
+        return Letter(envelope, found.message_object_trees[0])
 
     def answer(self, letter: Letter, federation: str, clock: Callable[[], float]) -> str:
         """Check the run's bundle, run the installed app on a message, send its answer.
@@ -172,6 +175,8 @@ class SuperNode:
             error = Error(ErrorCode.INVALID_FAB, "bundle")
             self._send(Message(error, reply_to=letter.envelope), run_id, 0.0)
             raise
+        if letter.exchange not in (HELLO, *ROUND):
+            raise _no_message(f"one of type {letter.exchange[:64]!r}")
         message = self._receive(letter, run_id)
         context = Context(
             run_id=run_id, node_id=self._node.node_id,

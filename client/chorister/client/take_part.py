@@ -136,7 +136,7 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
         raise UsageError(
             "One process takes part for a device.", "another one that does",
-            "See `chorister status`; end it with Ctrl-C or `systemctl --user stop chorister`.",
+            "See `chorister status`; end it with Ctrl-C or `systemctl --user stop chorister-join`.",
         ) from None  # fmt: skip
     try:
         yield

@@ -110,15 +110,18 @@ def restore(
             ledger says so, and rounds have a new name from then on.
 
     Raises:
-        UsageError: another passphrase, a damaged file, a server that is running, or a rollback.
+        UsageError: another passphrase, a damaged file, a server that is running or did until just
+            now, or a rollback.
         BadLedger: what is in the backup is not sound, or of another history than the folder.
     """
     header = read_header(sealed)
     data = open_sealed(sealed, passphrase)
+    there = _journals(folder)
     folder.root.parent.mkdir(parents=True, exist_ok=True)
     fresh = ServerFolder(Path(tempfile.mkdtemp(prefix=".restore-", dir=folder.root.parent)))
     try:
         _unpack(data, fresh.root)
+        backed = _bytes(fresh.budget)
         rounds, entries = _check(fresh)
         forgot = _look_for_rollback(folder, fresh, entries, checkpoints)
         if forgot and not accept_rollback:
@@ -129,8 +132,9 @@ def restore(
                 "federation's privacy officer.",
             )
         if forgot:
-            _accept(folder, fresh, header, forgot)
-        former = _swap(folder, fresh)
+            _keep_budget(there[1], backed, fresh)
+            _accept(fresh, header, forgot)
+        former = _swap(folder, fresh, there)
     except BaseException:
         shutil.rmtree(fresh.root, ignore_errors=True)
         raise
@@ -220,6 +224,8 @@ def _look_for_rollback(
     if folder.ledger.exists():
         theirs = list(read_lines(folder.ledger))
         at = first_difference(iter(lines), iter(theirs))
+        if at is None and _bytes(folder.signing_key) != _bytes(fresh.signing_key):
+            at = 0  # two servers that are as old to the second, one without rounds
         if at is not None:
             raise BadLedger(
                 "A backup goes back into the folder of the same server.",
@@ -235,12 +241,25 @@ def _look_for_rollback(
     return known - entries
 
 
-def _accept(
-    folder: ServerFolder, fresh: ServerFolder, header: dict[str, object], forgot: int
-) -> None:
-    """Go on after a rollback; what voices have cost is not forgotten where it is still known."""
-    if folder.budget.exists():
-        shutil.copyfile(folder.budget, fresh.budget)
+def _keep_budget(there: bytes, backed: bytes, fresh: ServerFolder) -> None:
+    """Forget nothing of what voices have cost: the longer of two journals of one budget is kept.
+
+    The folder's is the shorter one where it is older than the backup, and a checkpoint is later
+    than both.
+    """
+    whole = there[: there.rfind(b"\n") + 1]  # a crash may have left half a line
+    if backed.startswith(whole):
+        return
+    if not whole.startswith(backed):
+        raise BadLedger(
+            "The folder's budget and the backup's are one journal.", "two that differ",
+            "Restore it into a folder of its own, and compare the two.",
+        )  # fmt: skip
+    write_atomically(fresh.budget, whole)
+
+
+def _accept(fresh: ServerFolder, header: dict[str, object], forgot: int) -> None:
+    """Go on after a rollback: under another name, and the ledger says so."""
     text = fresh.server_file.read_text("utf-8")
     run = f"{fresh.server_settings().run[:50]}-{SystemRandomness().bytes(4).hex()}"
     renamed = re.sub(r"(?m)^run = .*$", f"run = {json.dumps(run)}", text)
@@ -253,8 +272,8 @@ def _accept(
     ledger.checkpoint(read_signing_key(fresh.signing_key))
 
 
-def _swap(folder: ServerFolder, fresh: ServerFolder) -> Path | None:
-    """Put the new folder in the old one's place, which is moved aside."""
+def _swap(folder: ServerFolder, fresh: ServerFolder, there: tuple[bytes, bytes]) -> Path | None:
+    """Put the new folder in the old one's place, which is moved aside, if it did not change."""
     plan = read_plan(fresh.plan_file)
     # What was wanted then is not wanted now, until the operator says so.
     write_plan(fresh.plan_file, Plan(least_devices=plan.least_devices))
@@ -266,6 +285,11 @@ def _swap(folder: ServerFolder, fresh: ServerFolder) -> Path | None:
                     "A server is restored while it does not run.", f"one in '{folder.root}'",
                     "Stop it first: chorister server stop.",
                 )  # fmt: skip
+        if _journals(folder) != there:
+            raise UsageError(
+                "A restoration replaces what it was compared with.", "a ledger that grew meanwhile",
+                "Restore again.",
+            )  # fmt: skip
         former = folder.root.with_name(f"{folder.root.name}.before-{int(time.time())}")
         folder.root.rename(former)
     elif folder.root.exists():
@@ -274,6 +298,10 @@ def _swap(folder: ServerFolder, fresh: ServerFolder) -> Path | None:
     fresh.root.rename(folder.root)
     sync_folder(folder.root.parent)
     return former
+
+
+def _journals(folder: ServerFolder) -> tuple[bytes, bytes]:
+    return _bytes(folder.ledger), _bytes(folder.budget)
 
 
 def _bytes(path: Path) -> bytes:

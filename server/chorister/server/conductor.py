@@ -46,6 +46,9 @@ class Link(Protocol):
     def unregister(self, public_key_pem: bytes) -> None:
         """Let a device's connection in no more."""
 
+    def registered(self) -> list[bytes]:
+        """Return the keys that are let in, also those from before this process."""
+
     def start_run(self) -> int:
         """Start a ServerApp."""
 
@@ -154,7 +157,11 @@ class Conductor:
         self._under_way = self._link.start_run()
         self._running.holds_up = None
         if plan.every_s:
-            write_plan(self._folder.plan_file, after_start(plan, now.time_s))
+            # What the operator said while the run was started holds: only the time is changed.
+            after = after_start(plan, now.time_s)
+            said = read_plan(self._folder.plan_file)
+            if said.every_s and said.next_s == plan.next_s:
+                write_plan(self._folder.plan_file, replace(said, next_s=after.next_s))
         self._log.tell(
             "start", run=str(self._under_way), after_round=now.done, target=plan.target,
             online=now.online,
@@ -193,8 +200,10 @@ class Conductor:
         for device, key in wanted.items():
             if self._registered.get(device) != key:
                 self._link.register(key, device)
-        for device, key in self._registered.items():
-            if wanted.get(device) != key:
+        let_in = set(wanted.values())
+        for key in self._link.registered():
+            # Also one that ended or was revoked while no server ran.
+            if key not in let_in:
                 self._link.unregister(key)
         if self._registered != wanted:
             self._log.tell("members", admitted=len(wanted), revoked=len(found.revoked))

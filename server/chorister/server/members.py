@@ -97,9 +97,15 @@ def members(folder: ServerFolder, federation: str, now_s: int) -> Membership:
     for path in sorted(folder.members.glob(f"*{SUFFIX}")):
         try:
             admission = _read(path)
-            admission.check(authority, federation, now_s)
-        except (BadMessage, BadSignature, OSError) as error:
-            unfit[path.name] = error.found if isinstance(error, BadMessage) else str(error)
+            admission.check(authority, federation, min(now_s, admission.not_after_s))
+        except (BadMessage, BadSignature) as error:
+            unfit[path.name] = error.found
+            continue
+        except OSError as error:
+            unfit[path.name] = error.strerror or "it cannot be read"
+            continue
+        if now_s > admission.not_after_s:
+            unfit[path.name] = "one that has ended"
             continue
         if admission.device_id not in revoked:
             admitted[admission.device_id] = admission

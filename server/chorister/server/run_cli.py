@@ -20,6 +20,7 @@ from chorister.server.server_options import parse_server, server_parser
 from chorister.server.snapshot import take_snapshot
 from chorister.shared.console import print_json, say
 from chorister.shared.errors import UsageError
+from chorister.shared.files import is_locked
 
 RUN_EXAMPLES = """examples:
   chorister server run --rounds 20 --when 8
@@ -51,7 +52,7 @@ def run(argv: Sequence[str]) -> int:
     folder.server_settings()
     done, plan = count_rounds(folder), read_plan(folder.plan_file)
     if options.cancel:
-        write_plan(folder.plan_file, Plan(target=done, least_devices=plan.least_devices))
+        write_plan(folder.plan_file, replace(plan, target=done, every_s=0, next_s=0))
         say(f"No round after {done} is wanted.")
         return 0
     if options.when < 2:
@@ -80,7 +81,8 @@ def stop(argv: Sequence[str]) -> int:
     parser.add_argument("--now", action="store_true", help="do not wait for the round to end")
     options, folder = parse_server(parser, argv)
     pid = read_json(folder.status_file).get("pid")
-    if not isinstance(pid, int) or not _alive(pid):
+    # The file of one that was killed names a process that may be another's by now.
+    if not isinstance(pid, int) or not is_locked(folder.lock_file) or not _alive(pid):
         raise UsageError(
             "A running server can be stopped.", f"none in '{folder.root}'", "There is none to stop."
         )
@@ -90,7 +92,7 @@ def stop(argv: Sequence[str]) -> int:
         write_plan(folder.plan_file, replace(read_plan(folder.plan_file), stopping=True))
         say("It stops after the round that is under way.")
     end = time.monotonic() + STOP_WAIT_S
-    while _alive(pid):
+    while is_locked(folder.lock_file):
         if time.monotonic() > end:
             raise UsageError(
                 "A server that is told to stop does.", f"process {pid}, still there after an hour",

@@ -109,7 +109,7 @@ class ServerLog:
 
     def _put(self, line: str) -> None:
         record = logging.makeLogRecord({"msg": line, "levelno": logging.INFO})
-        self._handler.emit(record)
+        self._handler.handle(record)  # with its lock: three threads write
         if self._echo:
             sys.stdout.write(line + "\n")
             sys.stdout.flush()

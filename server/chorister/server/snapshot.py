@@ -38,7 +38,8 @@ class Snapshot:
         epsilon: largest that any speaker was charged, reserved rounds included.
         charged: devices that anything was charged to.
         certificate_end_s: when the TLS certificate ends, Unix time.
-        unfit: admissions that admit nobody, file name to reason.
+        unfit: admissions that admit nobody: reason to how many. The running server's file
+            `running.json` names them, by pseudonym.
     """
 
     settings: Federation
@@ -54,7 +55,7 @@ class Snapshot:
     epsilon: float
     charged: int
     certificate_end_s: int
-    unfit: dict[str, str] = field(default_factory=dict)
+    unfit: dict[str, int] = field(default_factory=dict)
 
     @property
     def epsilon_left(self) -> float:
@@ -140,7 +141,7 @@ def take_snapshot(folder: ServerFolder) -> Snapshot:
         epsilon=epsilon,
         charged=charged,
         certificate_end_s=int(certificate_end(folder.tls).timestamp()),
-        unfit={str(k): str(v) for k, v in unfit.items()} if isinstance(unfit, dict) else {},
+        unfit=dict(Counter(map(str, unfit.values()))) if isinstance(unfit, dict) else {},
     )
 
 

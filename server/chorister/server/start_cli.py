@@ -51,12 +51,13 @@ def run_server(folder: ServerFolder, *, echo: bool, encrypted: bool) -> int:
         BadSettings, BadLedger, BadWeights: settings or state were altered.
     """
     machine = folder.server_settings()
-    if not hold_lock(folder.lock_file, 0.0):
+    if not hold_lock(folder.lock_file, 1.0):  # whoever looks at it holds it for a moment
         raise UsageError(
             "One server runs in a folder.", f"another in '{folder.root}'",
             "Stop it first: chorister server stop.",
         )  # fmt: skip
     _check_state(folder)
+    _forget_stopping(folder)  # it was said to an earlier process, which was killed before it could
     log = ServerLog(folder.logs, echo=echo)
     environment = {FOLDER_VARIABLE: str(folder.root.resolve()), ENVIRONMENT: "installed"}
     os.environ.update(_flower(folder))

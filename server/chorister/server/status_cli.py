@@ -141,8 +141,8 @@ def _print(found: Snapshot) -> None:
         say(f"  quality   {measured.name}: {measured.value:g} of {measured.adapter[:16]}")
     for reason, count in found.refusals.items():
         say(f"  refused   {reason}: {count}")
-    for name, reason in found.unfit.items():
-        say(f"  unfit     {name}: {reason}")
+    for reason, count in found.unfit.items():
+        say(f"  unfit     {count} admissions: {reason} (running.json names them)")
     if found.rounds:
         say("  round  outcome   asked  in the sum  seconds")
     for record in found.rounds[-SHOWN:]:

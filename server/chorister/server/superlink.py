@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 import uvicorn
 from anyio.to_thread import current_default_thread_limiter
 from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE, Status, SubStatus
@@ -29,6 +30,7 @@ from flwr.proto.fab_pb2 import Fab
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.auth.typing import AccountInfo
 from flwr.supercore.constant import NodeStatus
+from flwr.supercore.state.schema.linkstate_models import Node as NodeModel
 from flwr.superlink.auth_plugin import ControlAuthnPlugin, NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig
@@ -244,17 +246,24 @@ class SuperLink:
         if known is not None:
             return int(known)
         account = _account()
-        return int(
-            self.state.create_node(
+        try:
+            made = self.state.create_node(
                 account.flwr_aid, account.account_name, public_key_pem, 30, name=name
             )
-        )
+        except ValueError:  # a key that was let in before: Flower takes none twice
+            return _take_back(self.state, public_key_pem)
+        return int(made)
 
     def unregister(self, public_key_pem: bytes) -> None:
         """Let a device's connection in no more."""
         known = self.state.get_node_id_by_public_key(public_key_pem)
         if known is not None:
             self.state.delete_node(_account().flwr_aid, known)
+
+    def registered(self) -> list[bytes]:
+        """Return the keys, in PEM, that are let in; they outlive a server in Flower's database."""
+        statuses = [NodeStatus.REGISTERED, NodeStatus.ONLINE, NodeStatus.OFFLINE]
+        return [node.public_key for node in self.state.get_node_info(statuses=statuses)]
 
     def forget_connections(self) -> None:
         """Count nobody as connected until it is heard of: for a server that has just started."""
@@ -411,6 +420,26 @@ def _let_devices_return(state: LinkState) -> None:
         return state.deactivate_node(node_id) and activate(node_id, heartbeat_interval)
 
     state.activate_node = activate_anew  # type: ignore[method-assign]
+
+
+def _take_back(state: Any, public_key_pem: bytes) -> int:
+    """Let a key in again that was shut out: its device's admission ended, and there is a new one.
+
+    Flower keeps the row of a deleted node, and its key with it.
+    """
+    with state.session() as session:
+        session.execute(
+            sa.update(NodeModel)
+            .where(
+                NodeModel.public_key == public_key_pem,
+                NodeModel.status == NodeStatus.UNREGISTERED,
+            )
+            .values(status=NodeStatus.REGISTERED, unregistered_at=None)
+        )
+    found = state.get_node_id_by_public_key(public_key_pem)
+    if found is None:
+        raise TypeError("Flower's books refuse a key that they do not hold")
+    return int(found)
 
 
 def _account() -> AccountInfo:

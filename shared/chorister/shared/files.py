@@ -84,3 +84,22 @@ def hold_lock(path: Path, wait_s: float) -> bool:
             time.sleep(0.1)
         else:
             return True  # the handle stays open: that is what holds the lock
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether another process holds a lock file now; the operating system knows.
+
+    Args:
+        path: the lock file; it need not exist, and is not made.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

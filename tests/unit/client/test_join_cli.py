@@ -298,7 +298,13 @@ def test_a_unit_that_nobody_can_open_is_not_written(mine, monkeypatch):
 
 @pytest.mark.parametrize(
     ("part", "escaped"),
-    [("plain", "plain"), ("with space", '"with space"'), ("50%", '"50%%"'), ("$HOME", '"$$HOME"')],
+    [
+        ("plain", "plain"),
+        ("with space", '"with space"'),
+        ("50%", '"50%%"'),
+        ("$HOME", '"$$HOME"'),
+        ('a"b\\c', '"a\\"b\\\\c"'),
+    ],
 )
 def test_arguments_reach_systemd_as_they_are(part, escaped):
     assert join_unit._escape(part) == escaped

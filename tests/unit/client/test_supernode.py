@@ -18,6 +18,7 @@ from flwr.proto.message_pb2 import (
     PullObjectResponse,
     PushObjectResponse,
 )
+from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunResponse, Run
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
@@ -273,3 +274,22 @@ def test_a_server_that_forgot_the_connection_is_noticed():
     with pytest.raises(Unreachable, match="forgotten"):
         node_of(Fleet()).beat()
     assert node_of(Fleet()).pull() is None
+
+
+@pytest.mark.parametrize("kind", ["query.unknown", "train", "evaluate.hello"])
+def test_a_message_that_no_round_has_is_refused_and_ends_nothing(app, kind):
+    fleet = Fleet()
+    letter = fleet.letter()
+    letter.envelope.metadata.__dict__["_message_type"] = kind
+    with pytest.raises(BadMessage, match="of type"):
+        node_of(fleet).answer(letter, "choir", lambda: 0.0)
+    assert app == []
+
+
+def test_an_envelope_that_is_none_is_an_error_with_advice():
+    fleet = Fleet()
+    fleet.PullMessages = lambda request: PullMessagesResponse(
+        messages_list=[ProtoMessage()], message_object_trees=[ObjectTree()]
+    )
+    with pytest.raises(Unreachable):
+        node_of(fleet).pull()

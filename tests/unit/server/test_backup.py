@@ -225,3 +225,43 @@ def test_the_commands(folder, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["rounds"] == 2
     with pytest.raises(UsageError):
         restore_command(["--folder", str(folder.root), str(secret), *common])
+
+
+def test_a_folder_that_is_older_than_the_backup_brings_no_budget_back(folder, tmp_path):
+    early = _made(folder)
+    _round(folder, 3)
+    middle, spent = _made(folder), desk(folder).budget.epsilon("a" * 16)
+    _round(folder, 4)
+    late = Checkpoint.from_plain(read_header(_made(folder))["checkpoint"])
+    older = ServerFolder(tmp_path / "older")
+    restore(older, early, PASSPHRASE)
+    assert desk(older).budget.epsilon("a" * 16) < spent
+    done = restore(older, middle, PASSPHRASE, checkpoints=(late,), accept_rollback=True)
+    assert done.forgot > 0
+    assert desk(older).budget.epsilon("a" * 16) == spent
+
+
+def test_a_budget_of_another_history_is_not_taken_over(folder):
+    sealed = _made(folder)
+    _round(folder, 3)
+    lines = folder.budget.read_bytes().splitlines(keepends=True)
+    folder.budget.write_bytes(b"".join(lines[:1] + lines[2:]))
+    before = _files(folder)
+    with pytest.raises(BadLedger, match="one journal"):
+        restore(folder, sealed, PASSPHRASE, accept_rollback=True)
+    assert _files(folder) == before
+
+
+def test_a_round_that_ends_during_a_restoration_is_not_forgotten(folder, monkeypatch):
+    sealed = _made(folder)
+    look = module._look_for_rollback
+
+    def slowly(of, *rest):
+        found = look(of, *rest)
+        _round(of, 3)
+        return found
+
+    monkeypatch.setattr(module, "_look_for_rollback", slowly)
+    with pytest.raises(UsageError, match="grew meanwhile"):
+        restore(folder, sealed, PASSPHRASE)
+    assert len(desk(folder).registry.versions()) == 4

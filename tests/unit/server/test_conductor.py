@@ -37,6 +37,9 @@ class Link:
     def unregister(self, key):
         self.known = {n: k for n, k in self.known.items() if k != key}
 
+    def registered(self):
+        return list(self.known.values())
+
     def start_run(self):
         self.started += 1
         self.under_way = [self.started]
@@ -175,3 +178,27 @@ def test_it_says_how_it_is(office, link, conductor):
     conductor.step()
     told = json.loads(office.folder.status_file.read_text())
     assert (told["online"], told["holds_up"]) == (4, "no rounds are wanted")
+
+
+def test_who_ended_while_no_server_ran_is_shut_out_by_the_next_one(office, link, conductor, clock):
+    gone, here = office.admission(), office.admission()
+    for admission in (gone, here):
+        admit(office.folder, admission.to_bytes(), "choir", clock())
+        link.register(admission.pem(), admission.device_id)  # by an earlier server
+    signed = RevocationList.sign(office.authority, "choir", [gone.device_id], clock())
+    take_revocations(office.folder, signed.to_bytes(), office.authority.verify_key(), "choir")
+    conductor.step()
+    assert set(link.known) == {here.device_id}
+
+
+def test_what_is_said_while_a_run_is_started_holds(office, link, conductor):
+    write_plan(office.folder.plan_file, Plan(target=5, least_devices=0, every_s=60))
+    start = link.start_run
+
+    def start_slowly():
+        write_plan(office.folder.plan_file, Plan(target=0, least_devices=0, stopping=True))
+        return start()
+
+    link.start_run = start_slowly
+    conductor.step()
+    assert read_plan(office.folder.plan_file).stopping

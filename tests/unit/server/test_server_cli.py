@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
 import tomllib
 
 import pytest
 
 from chorister.server.init_cli import init
-from chorister.server.plan import read_plan
+from chorister.server.plan import Plan, read_plan, write_plan
 from chorister.server.run_cli import run, stop
 from chorister.server.server_folder import ServerFolder
 from chorister.server.settings_text import federation_text
@@ -102,10 +103,14 @@ def test_what_cannot_be_is_refused(office, options):
 def test_what_does_not_run_is_not_stopped(office):
     with pytest.raises(UsageError, match="none to stop"):
         stop(["--folder", str(office.folder.root)])
-    # A file that a killed server left, with a number that nobody has.
-    office.folder.status_file.write_text(json.dumps({"pid": 2**22 + 1}))
-    with pytest.raises(UsageError, match="none to stop"):
-        stop(["--folder", str(office.folder.root)])
+    # A file that a killed server left, with a number that nobody has, or another process by now.
+    with subprocess.Popen(["sleep", "60"]) as another:
+        for pid in (2**22 + 1, another.pid):
+            office.folder.status_file.write_text(json.dumps({"pid": pid}))
+            with pytest.raises(UsageError, match="none to stop"):
+                stop(["--folder", str(office.folder.root), "--now"])
+        assert another.poll() is None
+        another.kill()
 
 
 def test_one_server_runs_in_a_folder(office):
@@ -148,3 +153,10 @@ def test_the_folder_comes_from_the_environment(office, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out)["federation"] == "choir"
     assert ServerFolder(office.folder.root).root == office.folder.root
     assert os.environ["CHORISTER_SERVER"]
+
+
+def test_to_stop_is_still_wanted_when_the_rounds_are_cancelled(office):
+    write_plan(office.folder.plan_file, Plan(target=9, every_s=60, stopping=True))
+    assert _run(office, "--cancel") == 0
+    plan = read_plan(office.folder.plan_file)
+    assert (plan.target, plan.every_s, plan.stopping) == (0, 0, True)

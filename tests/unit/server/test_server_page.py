@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from chorister.server.members import members
 from chorister.server.page_server import PageServer
 from chorister.server.plan import Plan, write_plan
 from chorister.server.quality import note_quality
@@ -160,3 +161,17 @@ def test_the_status_command(folder, capsys):
 def test_without_a_server_there_is_nothing_to_show(tmp_path):
     with pytest.raises(UsageError, match="server init"):
         status(["--folder", str(tmp_path)])
+
+
+def test_an_admission_that_ended_is_counted_and_names_nobody(folder, office):
+    for _ in range(2):
+        ended = office.admission(1000)
+        path = folder.members / f"{ended.device_id}.admission"
+        path.write_bytes(ended.to_bytes())
+    found = members(folder, "choir", 2000)
+    _running(folder, unfit=found.unfit)
+    snapshot = take_snapshot(folder)
+    assert snapshot.unfit == {"one that has ended": 2}
+    for text in (render_page(snapshot), json.dumps(snapshot.to_plain())):
+        assert ended.device_id not in text
+        assert "one that has ended" in text

@@ -8,6 +8,7 @@ import pytest
 
 from chorister.server.superlink import Addresses, NobodyControls, SuperLink, fleet_only
 from chorister.shared.errors import UsageError
+from chorister.shared.node_key import NodeAdmission, NodeKey
 from chorister.shared.randomness import SystemRandomness
 
 
@@ -154,3 +155,18 @@ def test_a_run_is_of_the_code_free_bundle_and_can_be_dropped(link):
 
 def test_the_serverapps_secret_is_for_its_owner_only(link, tmp_path):
     assert (tmp_path / "flower" / "superexec.secret").stat().st_mode & 0o077 == 0
+
+
+def test_a_device_that_was_shut_out_is_let_in_again_by_a_new_admission(tmp_path):
+    where = Addresses("127.0.0.1", 19192, 19193)
+    link = SuperLink(tmp_path / "f", tmp_path, where, SystemRandomness(), encrypted=False)
+    key = NodeAdmission("choir", "a" * 16, NodeKey.generate(SystemRandomness()).public_bytes(), 1,
+                        b"").pem()  # fmt: skip
+    node = link.register(key, "a" * 16)
+    assert link.registered() == [key]
+    link.unregister(key)
+    assert link.registered() == []
+    assert not link.state.activate_node(node, 30)
+    assert link.register(key, "a" * 16) == node
+    assert link.registered() == [key]
+    assert link.state.activate_node(node, 30)
