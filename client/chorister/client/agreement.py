@@ -6,6 +6,7 @@
     FOLDER/federations/NAME/budget.jsonl      what it cost
     FOLDER/federations/NAME/rounds/           sealed state of the round under way
     FOLDER/federations/NAME/adapters/         the newest shared adapter that did no harm here
+    FOLDER/federations/NAME/harmful-adapters/ the newest that did
 
 NAME is a digest of the federation's name, so that files tell nobody where a speaker sings.
 """

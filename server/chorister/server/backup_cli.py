@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -26,9 +27,9 @@ under the passphrase. The enrolment authority's key is not: it is not on this ma
 RESTORE_EXAMPLES = """examples:
   chorister server restore FILE --passphrase-file FILE
       in place of what is there, which is moved aside
-  chorister server restore FILE --checkpoint kept.json --folder NEW
-      kept.json is a checkpoint that was kept elsewhere (the header of a later backup, a device's
-      ledger, an audit report): a backup that is older than it is refused"""
+  chorister server restore FILE --checkpoint LATER.checkpoint --folder NEW
+      LATER.checkpoint was written beside a later backup, and kept elsewhere: a backup that is older
+      than it is refused"""
 
 
 def backup(argv: Sequence[str]) -> int:
@@ -41,18 +42,22 @@ def backup(argv: Sequence[str]) -> int:
     sealed = make_backup(folder, _passphrase(options, twice=True), SystemRandomness())
     name = f"{folder.federation().name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.backup"
     path = into / "".join(c if c.isalnum() or c in "-._" else "_" for c in name)
+    header = read_header(sealed)
+    kept = path.with_suffix(".checkpoint")
     try:
         into.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(path, sealed)
+        write_atomically(kept, json.dumps(header["checkpoint"]).encode() + b"\n")
     except OSError as error:
         raise UsageError(
             "The backup can be written.", f"{path}: {error.strerror}", "Choose another --into."
         ) from None
-    header = read_header(sealed)
     if options.json:
-        print_json({"file": str(path), "bytes": len(sealed), **header})
+        print_json(
+            {"file": str(path), "checkpoint_file": str(kept), "bytes": len(sealed), **header}
+        )
     say(f"{path}: {len(sealed)} bytes, {header['rounds']} rounds")
-    say("Keep its passphrase elsewhere; the first line of the file holds a checkpoint to compare.")
+    say(f"Keep its passphrase elsewhere, and {kept.name}: a later restoration is compared with it.")
     return 0
 
 

@@ -113,13 +113,13 @@ def _open(options: argparse.Namespace, *, changes: bool = False) -> Operator:
     if os.environ.get(ENVIRONMENT, "installed") != "installed":
         return open_operator()
     folder = ServerFolder(options.folder)
-    operator = desk(folder)
+    folder.server_settings()
     if changes and not hold_lock(folder.state / ROUND_LOCK, 0.0):
         raise UsageError(
             "Versions are taken back while no round is under way.", "a ServerApp at work",
             "Wait for it, or: chorister server stop.",
         )  # fmt: skip
-    return operator
+    return desk(folder)
 
 
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:

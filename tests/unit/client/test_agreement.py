@@ -93,3 +93,24 @@ def test_each_federation_knows_another_connection(home, member):
     one, two = node_key_of(home, "choir"), node_key_of(home, "quire")
     assert one.public_bytes() != two.public_bytes()
     assert node_key_of(home, "choir").public_bytes() == one.public_bytes()
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_a_crash_while_it_is_kept_leaves_all_of_it_or_none(home, member, monkeypatch, writes):
+    put, done = home.vault.put, []
+
+    def until(name, *rest):
+        if len(done) == writes and name.startswith(("limits-", "invite-")):
+            raise OSError
+        if name.startswith(("limits-", "invite-")):
+            done.append(name)
+        return put(name, *rest)
+
+    monkeypatch.setattr(home.vault, "put", until, raising=False)
+    if writes < 2:
+        with pytest.raises(OSError, match=""):
+            agree(home, member.an_invite(), OwnerLimits(least_cohort=3))
+    monkeypatch.undo()
+    assert agreement(home, member.NAME) is None
+    agree(home, member.an_invite(), OwnerLimits(least_cohort=3))
+    assert agreement(home, member.NAME).limits.least_cohort == 3

@@ -265,6 +265,14 @@ def test_a_bad_bundle_and_a_bad_message_are_noted_once_and_the_loop_goes_on(make
     assert [s for s, _ in states] == ["connected", "stopped"]
 
 
+def test_a_server_that_is_refused_again_and_again_does_not_fill_the_disk(make, tmp_path):
+    letters = [Letter("query.share", f"run/{i}") for i in range(300)]
+    odd = BadMessage("Bytes.", "others", "Drop it.")
+    daemon, _, _, _ = make(letters, [odd] * 300)
+    daemon.run()
+    assert len(refusals(tmp_path)) == 100
+
+
 def test_a_ledger_that_takes_no_entry_does_not_end_the_loop(make, tmp_path):
     bad = BadBundle("Known ones.", "digest abc", "None run.")
     daemon, server, _, _ = make([Letter("query.hello", "")] * 2, [bad, "answered"])

@@ -234,6 +234,9 @@ def test_an_adapter_that_harms_gets_zeros_and_the_server_sees_no_difference(memb
     noted = [e["fields"] for e in entries(found, found.names[0]) if e["kind"] == "refusal"]
     assert len(noted) == 1
     assert "held-out loss" in noted[0]["found"]
+    own = folder_of(found.by_name[found.names[0]].folder, "choir")
+    assert not list(own.glob("adapters/*"))
+    assert list(own.glob("harmful-adapters/*")), "as many writes as for one that does no harm"
     steps = [
         e["fields"]["step"]
         for e in entries(found, found.names[0], "budget.jsonl")

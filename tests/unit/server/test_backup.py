@@ -220,7 +220,14 @@ def test_the_commands(folder, tmp_path, capsys):
     assert backup_command(["--folder", str(folder.root), "--into", str(into), *common]) == 0
     path = Path(json.loads(capsys.readouterr().out)["file"])
     assert path.stat().st_mode & 0o077 == 0
+    _round(folder, 3)
+    assert backup_command(["--folder", str(folder.root), "--into", str(tmp_path), *common]) == 0
+    later = json.loads(capsys.readouterr().out)["checkpoint_file"]
     shutil.rmtree(folder.root)
+    with pytest.raises(UsageError, match="forgets no round"):
+        restore_command(
+            ["--folder", str(folder.root), str(path), "--checkpoint", later, *common]
+        )  # fmt: skip
     assert restore_command(["--folder", str(folder.root), str(path), *common]) == 0
     assert json.loads(capsys.readouterr().out)["rounds"] == 2
     with pytest.raises(UsageError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import threading
 
 from chorister.server.server_log import MAX_TEXT, ServerLog, redact, write_line
 
@@ -70,3 +71,24 @@ def test_flowers_output_is_wrapped(tmp_path):
 def test_a_service_manager_gets_the_same_lines(tmp_path, capsys):
     ServerLog(tmp_path, echo=True).tell("started", port=1)
     assert json.loads(capsys.readouterr().out)["event"] == "started"
+
+
+def test_lines_of_several_threads_come_whole_while_the_file_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr("chorister.server.server_log._FILE_BYTES", 5000)
+    monkeypatch.setattr("chorister.server.server_log._FILES", 200)
+    log = ServerLog(tmp_path, echo=False)
+
+    def write(name):
+        for number in range(200):
+            log.tell("x", name=name, number=number)
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = [
+        json.loads(line)
+        for path in tmp_path.glob("server.jsonl*") for line in path.read_text().splitlines()
+    ]  # fmt: skip
+    assert len({(line["name"], line["number"]) for line in lines}) == 800
