@@ -221,6 +221,24 @@ def test_likelihood_ratios_leave_the_judged_one_out():
     assert not judged.any()  # too few others to judge by
 
 
+def test_where_nothing_is_to_be_found_the_area_leans_by_a_hundredth():
+    """As many federations as a quick run has, half of eight voices in each; docs/privacy.md."""
+    rng = np.random.default_rng(5)
+    areas = []
+    for _ in range(150):
+        chosen = np.zeros((12, 8), bool)
+        for members in chosen:
+            members[rng.permutation(8)[:4]] = True
+        values = rng.normal(size=chosen.shape)
+        ratios, judged = likelihood_ratios(values, chosen, np.ones_like(chosen))
+        areas.append(area_under_curve(ratios[judged], chosen[judged]))
+    print(np.mean(areas), np.quantile(areas, [0.025, 0.975]))
+    assert 0.47 < np.mean(areas) < 0.5
+    low, high = np.quantile(areas, [0.025, 0.975])
+    assert 0.28 < low < 0.36
+    assert 0.60 < high < 0.68
+
+
 def test_recordings_that_pull_alike_are_told_apart_by_solving_for_all():
     rng = np.random.default_rng(6)
     shared = rng.normal(size=50)

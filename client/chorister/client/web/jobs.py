@@ -7,6 +7,7 @@ steps and cleans up as it does after any other error.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -19,6 +20,7 @@ State = Literal["waiting", "running", "done", "failed", "cancelled"]
 MOST_KEPT = 60
 MOST_WAITING = 12
 _STOP_S = 20.0
+_LOOK_S = 0.05
 
 
 class Cancelled(ChoristerError):
@@ -131,6 +133,12 @@ class Worker:
         """Cancel everything that waits or runs; what runs ends at its next step."""
         for job in self.jobs():
             job.cancel.set()
+
+    def wait(self, seconds: float = _STOP_S) -> None:
+        """Return once nothing waits or runs, at the latest after so many seconds."""
+        end_s = time.monotonic() + seconds
+        while self.busy and time.monotonic() < end_s:
+            time.sleep(_LOOK_S)
 
     def forget(self) -> None:
         """Cancel everything, and drop what is over."""

@@ -112,8 +112,11 @@ def withdraw(studio: Studio, end: End) -> dict[str, Any]:
     if state == "withdrawn":
         destroy(studio.place.folder)  # what an interrupted withdrawal left
         return {"unread": [], "files": [], "items": 0, "rounds": 0}
+    vault = studio.vault_to_withdraw(end.passphrase)
+    # A voice file that is being written would be listed too late to be deleted.
     studio.worker.cancel_all()
-    done = withdraw_vault(studio.vault_to_withdraw(end.passphrase))
+    studio.worker.wait()
+    done = withdraw_vault(vault)
     studio.close()
     return {
         "items": done.items,

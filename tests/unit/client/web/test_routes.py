@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import struct
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -315,8 +317,6 @@ def test_the_vault_is_locked_when_nobody_does_anything(opened: Page, clock: Cloc
 
 
 def test_work_under_way_keeps_the_vault_open(opened: Page, clock: Clock) -> None:
-    import threading
-
     gate = threading.Event()
     job = opened.studio.worker.add("x", "", 1, lambda step: (gate.wait(20) and {}) or {})
     clock.now_s += 10_000
@@ -333,8 +333,6 @@ def test_work_under_way_keeps_the_vault_open(opened: Page, clock: Clock) -> None
 def test_a_reader_without_a_turn_does_not_open_what_was_locked(
     opened: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import threading
-
     studio, began, gate = opened.studio, threading.Event(), threading.Event()
     reread = Home.reread
 
@@ -457,6 +455,26 @@ def test_a_withdrawal_takes_its_word(opened: Page) -> None:
     ]  # fmt: skip
     # Once more, from the window that came late, does no harm.
     assert opened.do("consent/withdraw", {"word": "withdraw"})["items"] == 0
+
+
+def test_work_under_way_has_ended_before_anything_is_destroyed(opened: Page) -> None:
+    give_own_consent(opened.studio.home, plain=False)
+    began, keys = threading.Event(), []
+
+    def work(step: Callable[[int], None]) -> dict[str, Any]:
+        try:
+            while True:
+                step(1)
+                began.set()
+        finally:
+            time.sleep(0.3)  # it cleans up
+            keys.append((opened.studio.place.folder / "vault.json").exists())
+
+    job = opened.studio.worker.add("personalise", "", 10, work)
+    assert began.wait(20)
+    opened.do("consent/withdraw", {"word": "withdraw"})
+    assert (job.state, keys) == ("cancelled", [True])
+    assert opened.state()["vault"] == "withdrawn"
 
 
 def test_a_withdrawal_beside_a_damaged_ledger_needs_no_open_vault(opened: Page) -> None:
