@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import soundfile
 
 from chorister.client.same_speaker import VoicePrint
 from chorister.shared.errors import BadCorpus, BadSettings, UsageError
+from chorister.shared.types import FloatArray
 from chorister.simulations.consent_benchmark import benchmark
 from chorister.simulations.consent_pairs import (
     CHOOSING,
@@ -24,6 +26,7 @@ from chorister.simulations.consent_pairs import (
 )
 from chorister.simulations.consent_rates import equal_error, limit_at, rates
 
+Speech = Callable[[float, int], FloatArray]
 RNG = np.random.default_rng(0)
 
 
@@ -105,18 +108,22 @@ def test_who_is_reported_is_not_who_the_limit_was_chosen_on(tmp_path: Path) -> N
 
 def test_too_few_pairs_are_no_measurement(tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match="--pairs 2000"):
-        benchmark(["--data", str(tmp_path), "--pairs", "10"])
+        benchmark(["--data", str(two_voices), "--pairs", "10"])
 
 
-def test_the_command_prints_the_rates(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], speech: object
-) -> None:
+@pytest.fixture
+def two_voices(tmp_path: Path, speech: Speech) -> Path:
+    """A folder with four recordings of each of two speakers."""
     for speaker, seed in (("anna", 1), ("boris", 2)):
         (tmp_path / speaker).mkdir()
         for number in range(4):
-            samples = speech(8.0, 10 * seed + number)  # type: ignore[operator]
+            samples = speech(8.0, 10 * seed + number)
             soundfile.write(tmp_path / speaker / f"{number}.wav", samples, 16_000)
-    assert benchmark(["--data", str(tmp_path), "--pairs", "100", "--json"]) == 0
+    return tmp_path
+
+
+def test_the_command_prints_the_rates(two_voices: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark(["--data", str(two_voices), "--pairs", "100", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed["pairs"], printed["speakers"]) == (100, 2)
     for name in ("false_accept_rate", "false_reject_rate", "equal_error_rate"):
@@ -173,14 +180,9 @@ def test_the_command_measures_digits(
 
 
 def test_an_old_statement_with_anothers_digits_is_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], speech: object
+    two_voices: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for speaker, seed in (("anna", 1), ("boris", 2)):
-        (tmp_path / speaker).mkdir()
-        for number in range(4):
-            samples = speech(8.0, 10 * seed + number)  # type: ignore[operator]
-            soundfile.write(tmp_path / speaker / f"{number}.wav", samples, 16_000)
-    command = ["--data", str(tmp_path), "--pairs", "100", "--spliced", "8", "--json"]
+    command = ["--data", str(two_voices), "--pairs", "100", "--spliced", "8", "--json"]
     assert benchmark(command) == 0
     spliced = json.loads(capsys.readouterr().out)["spliced"]
     assert (spliced["pairs"], spliced["threshold"]) == (8, 0.86)
@@ -188,14 +190,9 @@ def test_an_old_statement_with_anothers_digits_is_counted(
 
 
 def test_a_forged_statement_is_counted_beside_the_same_one_unconverted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], speech: object
+    two_voices: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for speaker, seed in (("anna", 1), ("boris", 2)):
-        (tmp_path / speaker).mkdir()
-        for number in range(4):
-            samples = speech(8.0, 10 * seed + number)  # type: ignore[operator]
-            soundfile.write(tmp_path / speaker / f"{number}.wav", samples, 16_000)
-    command = ["--data", str(tmp_path), "--pairs", "100", "--forged", "2", "--json"]
+    command = ["--data", str(two_voices), "--pairs", "100", "--forged", "2", "--json"]
     assert benchmark(command) == 0
     forged = json.loads(capsys.readouterr().out)["forged"]
     assert forged["attempts"] == 2
