@@ -175,7 +175,8 @@ def _finite(value: float) -> float | None:
 def together_of(found: Sequence[Seen]) -> dict[str, float]:
     """Return what all budgets of one voice come to for a segment that each of them trained on."""
     deltas = [seen.facts.limits.get("segment", {}).get("delta") for seen in found]
-    delta = max((d for d in deltas if d is not None), default=1e-3)
+    # The strictest: at a larger one, all of them could look cheaper than one of them does.
+    delta = min((d for d in deltas if d is not None), default=1e-3)
     events = [event for seen in found for event in seen.facts.book.events("segment")]
     return {"delta": delta, "epsilon": segment_accountant(delta)(events) if events else 0.0}
 

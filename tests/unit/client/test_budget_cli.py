@@ -150,6 +150,23 @@ def test_all_budgets_of_a_voice_are_shown_and_what_they_come_to_together(tmp_pat
     assert "Together" in capsys.readouterr().out
 
 
+def test_together_is_at_least_what_any_one_of_them_is(tmp_path, capsys):
+    for name, delta, noise in (("strict", 1e-6, 1.0), ("lenient", 1e-3, 9.0)):
+        folder = tmp_path / "federations" / name
+        folder.mkdir(parents=True)
+        one = DeviceBudget(
+            folder / "budget.jsonl",
+            segment=segment_limit(SegmentPrivacy(delta_dp=delta, epsilon_max=50.0)),
+            speaker=speaker_limit(SpeakerPrivacy()), device_id=NAME, federation=name,
+        )  # fmt: skip
+        one.reserve("r1", segment=segment_event(noise, 0.5, 5), speaker=None)
+        one.spend("r1")
+    found = shown(capsys, tmp_path)
+    parts = [row["spent"] for b in found["budgets"] for row in b["accounts"]]
+    assert found["together"]["epsilon"] >= max(parts)
+    assert found["together"]["delta"] == 1e-6
+
+
 def test_trainings_of_the_owner_are_no_rounds_that_a_server_wastes(tmp_path):
     own = budget(tmp_path)
     for number in range(7):
