@@ -203,13 +203,14 @@ def _wait_over(path: Path, now_s: float) -> int:
         failures, last_s = int(plain["failures"]), float(plain["last_s"])
     except FileNotFoundError:
         return 0
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         failures, last_s = FREE_ATTEMPTS, now_s  # unreadable: wait, then count on from there
         _count(path, failures, now_s)
     if failures < FREE_ATTEMPTS:
         return failures
-    wait_s = min(2 ** (failures - FREE_ATTEMPTS), LONGEST_WAIT_S)
-    if last_s > now_s:  # the clock was set back: the wait begins anew
+    doublings = min(failures - FREE_ATTEMPTS, LONGEST_WAIT_S)  # whatever somebody wrote there
+    wait_s = min(2**doublings, LONGEST_WAIT_S)
+    if not last_s <= now_s:  # the clock was set back, or it is no number: the wait begins anew
         _count(path, failures, now_s)
         last_s = now_s
     left_s = last_s + wait_s - now_s

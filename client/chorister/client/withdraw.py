@@ -199,10 +199,16 @@ def _notices(remains: Remains, withdrawal: Withdrawal) -> list[tuple[str, Path]]
             )
         return []
     folder = remains.vault.folder
-    return [
-        (one.federation, outbox.queue(folder, WithdrawalNotice(one, withdrawal)))
-        for one in certificates
-    ]
+    queued = []
+    for one in certificates:
+        path = remains.attempt(
+            f"the outbox (tell the operator of {one.federation} the device's name, "
+            f"{one.device_id})",
+            partial(outbox.queue, folder, WithdrawalNotice(one, withdrawal)),
+        )
+        if path is not None:
+            queued.append((one.federation, path))
+    return queued
 
 
 def _delete_file(made: Exported, device: str) -> str:

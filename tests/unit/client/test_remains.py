@@ -316,3 +316,15 @@ def test_a_journal_whose_figures_cannot_be_computed_stops_nothing(
     assert "the budgets' journals could not be read: ZeroDivisionError()" in " ".join(
         done["unread"]
     )
+
+
+def test_an_outbox_that_takes_nothing_stops_nothing(
+    mine: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (mine.folder / "outbox").write_text("no folder")
+    done, _ = withdraw(capsys)
+    receipt.check(check_gone(mine))
+    assert done["notices"] == []
+    assert f"tell the operator of choir the device's name, {mine.device.name}" in " ".join(
+        done["unread"]
+    )

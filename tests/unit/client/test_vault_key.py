@@ -89,6 +89,24 @@ def test_neither_a_clock_set_back_nor_a_damaged_count_shortens_the_wait(folder, 
     assert open_key(folder, "right", clock=clock) == KEY
 
 
+@pytest.mark.parametrize(
+    "count",
+    [
+        '{"failures": 1e999, "last_s": 0}',
+        '{"failures": 100000000000000, "last_s": 1e999}',
+        '{"failures": 3, "last_s": NaN}',
+        "[" * 100_000,
+    ],
+    ids=["no end of them", "a power too large", "no time", "deep"],
+)
+def test_no_count_that_somebody_wrote_keeps_a_vault_shut_for_good(folder, clock, count):
+    (folder / ATTEMPTS_FILE).write_text(count)
+    with pytest.raises(VaultError, match="to wait"):
+        open_key(folder, "right", clock=clock)
+    clock.now_s += 301
+    assert open_key(folder, "right", clock=clock) == KEY
+
+
 def test_another_passphrase_opens_from_now_on_and_the_old_one_no_more(folder, tmp_path, clock):
     vault = Vault.with_key(tmp_path, KEY, RANDOMNESS)
     vault.put("identity", b"secret")
