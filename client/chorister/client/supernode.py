@@ -57,6 +57,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from chorister.client.app import app
+from chorister.client.bounded_answers import bound_answers
 from chorister.client.bundle_guard import BadBundle, BundleGuard
 from chorister.client.installed import ENDS_S, FEDERATION
 from chorister.shared.errors import BadMessage, ChoristerError
@@ -106,10 +107,11 @@ class Letter:
 
 
 class _Client(FleetHttpClient):
-    """Flower's client, which follows a server's redirects: ours goes where the invitation says."""
+    """Flower's client follows redirects and reads without end; ours does neither."""
 
     def stay(self) -> None:
         self._client.follow_redirects = False
+        bound_answers(self._client)
 
 
 class _Version:

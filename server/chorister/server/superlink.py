@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from flwr.superlink.main import create_app
 from flwr.superlink.servicer.control import control_handlers
 
 from chorister.server import tls
+from chorister.server.fleet_gate import fleet_only
 from chorister.server.superlink_cost import (
     REQUEST_THREADS,
     drop_idle_layers,
@@ -50,17 +51,9 @@ from chorister.shared.errors import UsageError
 from chorister.shared.files import write_atomically
 from chorister.shared.randomness import Randomness
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-FLEET = "/v1/fleet/"
 DATABASE_FILE = "superlink.db"
 SECRET_FILE = "superexec.secret"  # noqa: S105 (the name of a file)
 LOCAL_HOST = "127.0.0.1"
-# Flower reads a request before it knows who sends it; no message of ours comes near this.
-MAX_REQUEST_BYTES = 32 * 2**20
 START_TIMEOUT_S = 60.0
 _ACCOUNT = NoOpControlAuthnPlugin().validate_tokens_in_metadata([])[1]
 
@@ -103,54 +96,6 @@ class NobodyControls(ControlAuthnPlugin):
     ) -> tuple[Sequence[tuple[str, str | bytes]] | None, AccountInfo | None]:
         """Return that there is nothing to refresh."""
         return None, None
-
-
-def fleet_only(app: App) -> App:
-    """Return an ASGI app that passes requests of devices on, and answers 404 to all others.
-
-    A request that is larger than any of a device is refused, or cut off where it does not say how
-    large it is.
-    """
-
-    async def gate(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-        if scope["type"] != "http":
-            return
-        status = _refusal(scope)
-        if status is None:
-            await app(scope, _at_most(receive), send)
-            return
-        await send({"type": "http.response.start", "status": status, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
-
-    return gate
-
-
-def _refusal(scope: Scope) -> int | None:
-    """Return the status that a request from outside is refused with, None if it may pass."""
-    path = scope.get("path", "")
-    # The path as it came must be the path as it is routed: no escapes, no '..' on the way.
-    raw = scope.get("raw_path", path.encode())
-    if not path.startswith(FLEET) or raw != path.encode("latin-1", errors="replace"):
-        return 404
-    sizes = [value for name, value in scope.get("headers", ()) if name == b"content-length"]
-    if any(not size.isdigit() or int(size) > MAX_REQUEST_BYTES for size in sizes):
-        return 413
-    return None
-
-
-def _at_most(receive: Receive) -> Receive:
-    """Return a source of a request's parts that ends the connection when they are too many."""
-    taken = 0
-
-    async def part() -> MutableMapping[str, Any]:
-        nonlocal taken
-        message = await receive()
-        taken += len(message.get("body", b""))
-        return message if taken <= MAX_REQUEST_BYTES else {"type": "http.disconnect"}
-
-    return part
 
 
 class SuperLink:
@@ -394,16 +339,6 @@ class SuperLink:
             stderr=subprocess.STDOUT if output is not None else None,
             stdin=subprocess.DEVNULL,
         )
-
-
-def flower_environment(home: Path) -> dict[str, str]:
-    """Return what makes Flower quiet and keep to one folder."""
-    return {
-        "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    }
 
 
 def _let_devices_return(state: LinkState) -> None:

@@ -51,7 +51,7 @@ def without_control(app: Any) -> Any:
     """Return the same app without the layers of the Control API, for a port that has none of it.
 
     Those layers look at the path and pass on what does not begin with /v1/control/; to be given
-    only requests that `chorister.server.superlink.fleet_only` lets through.
+    only requests that `chorister.server.fleet_gate.fleet_only` lets through.
 
     Args:
         app: FastAPI's, as Flower makes it; it stays as it is.

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from chorister.server.superlink import Addresses, NobodyControls, SuperLink, fleet_only
+from chorister.server.fleet_gate import fleet_only
+from chorister.server.superlink import Addresses, NobodyControls, SuperLink
 from chorister.shared.errors import UsageError
 from chorister.shared.node_key import NodeAdmission, NodeKey
 from chorister.shared.randomness import SystemRandomness

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from chorister.server.superlink import Addresses, SuperLink, fleet_only
+from chorister.server.fleet_gate import fleet_only
+from chorister.server.superlink import Addresses, SuperLink
 from chorister.server.superlink_cost import (
     CONTROL_LAYERS,
     IDLE_LAYERS,
