@@ -74,11 +74,14 @@ def open_sealed(sealed: bytes, passphrase: str) -> bytes:
         settings = {name: int(plain[name]) for name in ARGON2}
         salt = bytes.fromhex(plain["salt"])
         sound = all(1 <= value <= _MOST_ARGON2[name] for name, value in settings.items())
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         sound = False
     if not sound or len(salt) != 16:
         raise _no_backup()
-    cipher = ChaCha20Poly1305(_stretch(passphrase, salt, settings))
+    try:
+        cipher = ChaCha20Poly1305(_stretch(passphrase, salt, settings))
+    except ValueError:  # settings that do not fit each other
+        raise _no_backup() from None
     size = CHUNK + _TAG
     parts = [body[i : i + size] for i in range(0, len(body), size)]
     last = len(parts) - 1
@@ -103,7 +106,7 @@ def _split(sealed: bytes) -> tuple[dict[str, Any], bytes, bytes]:
         plain = json.loads(header)
         if not isinstance(plain, dict):
             raise ValueError
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _no_backup() from None
     return plain, header, body
 

@@ -288,6 +288,7 @@ def _check_root(pem: str, server: str) -> None:
     except (ValueError, TypeError):
         found = []
     _require(bool(found), "holds a root certificate in PEM")
+    _require("PRIVATE KEY" not in pem, "holds a certificate alone, and no private key")
 
 
 def _require(holds: bool, rule: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -272,3 +273,16 @@ def test_a_round_that_ends_during_a_restoration_is_not_forgotten(folder, monkeyp
     with pytest.raises(UsageError, match="grew meanwhile"):
         restore(folder, sealed, PASSPHRASE)
     assert len(desk(folder).registry.versions()) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("memory_kib", b"1"), ("memory_kib", b"Infinity"), ("lanes", b"16")]
+)
+def test_a_header_that_nobody_wrote_is_no_backup(folder, name, value):
+    changed = re.sub(rb'("%s": )[0-9]+' % name.encode(), rb"\g<1>" + value, _made(folder), count=1)
+    data = bytearray(changed)
+    start = len(b"chorister-backup-1\n")
+    header = changed[start + 4 : changed.index(b"}", changed.index(b'"salt"')) + 1]
+    data[start : start + 4] = len(header).to_bytes(4, "big")
+    with pytest.raises(UsageError, match="wrote"):
+        open_sealed(bytes(data), PASSPHRASE)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ssl
 import stat
+from dataclasses import replace
 
 import pytest
 from cryptography import x509
 
 from chorister.server import tls
-from chorister.shared.errors import UsageError
+from chorister.shared.errors import BadMessage, UsageError
+from chorister.shared.invite import Invite, ModelRelease
+from chorister.shared.settings import Federation
+from chorister.shared.signing import SigningKey
 
 NOW_S = 1_800_000_000
 
@@ -70,3 +74,18 @@ def test_without_the_roots_key_there_is_no_certificate(folder):
     (folder / "ca-key.pem").unlink()
     with pytest.raises(UsageError, match="Restore it"):
         tls.make_server_certificate(folder, ["a.example"], NOW_S)
+
+
+def test_a_private_key_beside_the_certificate_is_not_sent_in_an_invitation(tmp_path):
+    tls.make_certificate_authority(tmp_path, "choir", 1_800_000_000)
+    alone = (tmp_path / tls.CA_FILE).read_text()
+    both = alone + (tmp_path / tls.CA_KEY_FILE).read_text()
+    key = SigningKey(bytes(range(32)))
+    invite = Invite(
+        "choir", key.verify_key(), "choir.example.org:9092", alone,
+        ModelRelease.sign(key, "choir", "a" * 64, 2, 10), ("b" * 64,), 4, 3,
+        Federation(name="choir"), 10, 100, None,
+    )  # fmt: skip
+    assert invite.signed(key).root_certificate == alone
+    with pytest.raises(BadMessage, match="no private key"):
+        replace(invite, root_certificate=both).signed(key)
