@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ def _postgres_tools() -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The address of a PostgreSQL of our own, on a socket in a folder."""
     pytest.importorskip("psycopg")
     tools = _postgres_tools()
@@ -41,13 +42,16 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("PostgreSQL is not installed")
     # PostgreSQL refuses to run as root: then as the user that its package made.
     as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-    folder = tmp_path_factory.mktemp("postgres", numbered=True)
-    if as_user:
-        if subprocess.run([*as_user, "true"], check=False, capture_output=True).returncode:
-            pytest.skip("there is no user postgres to run it as")
-        for place in (folder, *folder.parents[:2]):
-            place.chmod(0o755)
-        shutil.chown(folder, "postgres")
+    if as_user and subprocess.run([*as_user, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("there is no user postgres to run it as")
+    # Not below pytest's own folder, which is closed to that user.
+    with tempfile.TemporaryDirectory(prefix="chorister-postgres-") as name:
+        if as_user:
+            shutil.chown(name, "postgres")
+        yield from _serve(tools, as_user, Path(name))
+
+
+def _serve(tools: Path, as_user: list[str], folder: Path) -> Iterator[str]:
     data = folder / "data"
 
     def run(*command: str) -> None:
