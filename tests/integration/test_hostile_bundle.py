@@ -224,5 +224,5 @@ def test_flower_runs_what_a_server_ships_and_this_device_refuses_it(superlink, t
         assert hashlib.sha256(bundle).hexdigest() in found
     assert len(refusals) == 3
     assert {p.name for p in (tmp_path / "ours").iterdir()} == {
-        "ledger.jsonl", ".ledger.jsonl.lock", "status.json",
+        "ledger.jsonl", ".ledger.jsonl.lock", "ledger.refusals.json", "status.json",
     }  # fmt: skip

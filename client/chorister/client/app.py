@@ -16,6 +16,7 @@ from flwr.common.constant import ErrorCode
 from chorister.client import contribute
 from chorister.client.device import Device, find_opener
 from chorister.client.outbox import Withdrawn
+from chorister.client.refusals import NotListening, check_patience, note_refusal
 from chorister.shared.errors import (
     BudgetExhausted,
     ChoristerError,
@@ -83,6 +84,7 @@ def _answer(message: Message, context: Context, step: Step) -> Message:
         log.exception("This device could not be opened.")
         return _refuse(message, "unavailable")
     try:
+        check_patience(device.ledger, device.now_s(), device.most_refusals)
         return Message(pack(step(device, round_id, unpack(message.content))), reply_to=message)
     except ChoristerError as error:
         _note(device, exchange, round_id, error.rule, error.found)
@@ -98,13 +100,10 @@ def _answer(message: Message, context: Context, step: Step) -> Message:
 def _note(device: Device, exchange: str, round_id: str, rule: str, found: str) -> None:
     """Put a refusal into the device's ledger; what goes wrong with that stays here as well."""
     try:
-        device.ledger.append(
-            "refusal",
-            exchange=exchange,
-            round=round_id[:MAX_NOTE],
-            rule=rule[:MAX_NOTE],
-            found=found[:MAX_NOTE],
-        )
+        note_refusal(
+            device.ledger, device.now_s(), device.most_refusals, exchange=exchange,
+            round=round_id[:MAX_NOTE], rule=rule[:MAX_NOTE], found=found[:MAX_NOTE],
+        )  # fmt: skip
     except Exception:
         log.exception("A refusal could not be noted in the ledger.")
 
@@ -120,6 +119,8 @@ def _forget(device: Device, round_id: str) -> None:
 def _word(error: ChoristerError) -> str:
     if isinstance(error, ConsentRefused):
         return "consent"
+    if isinstance(error, NotListening):
+        return "unavailable"
     return "budget" if isinstance(error, BudgetExhausted) else "protocol"
 
 

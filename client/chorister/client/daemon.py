@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Protocol
 
 from chorister.client.bundle_guard import BadBundle
+from chorister.client.refusals import MOST_A_DAY, note_refusal
 from chorister.shared.errors import BadMessage, ChoristerError
 from chorister.shared.files import write_atomically
 from chorister.shared.privacy.ledger_file import LedgerFile
@@ -42,7 +43,6 @@ _GROWTH = 1.3
 _ROUND_FOLLOWS_S = 60.0
 _SLEPT_S = 5.0
 _BEAT_S = 10.0
-_MOST_REFUSALS = 100  # a server chooses what is refused
 _END = "query.reveal"
 _FIRST = "query.advertise"
 log = logging.getLogger("chorister.client")
@@ -121,7 +121,6 @@ class Daemon:
     _state: tuple[str, str] = ("", "")
     _since_s: float = 0.0
     _until: float = 0.0  # monotonic: a round under way is waited for until then
-    _refused: set[str] = field(default_factory=set)
     _written: tuple[str, str] = ("", "")
     _written_at: float = 0.0
 
@@ -181,11 +180,8 @@ class Daemon:
             return
         try:
             word = node.answer(letter, self.federation, self.clocks.monotonic)
-        except BadBundle as error:
-            self._refuse(letter, error, once=error.found)
-            return
-        except BadMessage as error:
-            self._refuse(letter, error, once=f"{letter.round_id} {letter.exchange}")
+        except (BadBundle, BadMessage) as error:
+            self._refuse(letter, error)
             return
         log.info("%s of %s: %s", letter.exchange, letter.round_id[:64] or "no round", word)
         if word == "answered" and letter.round_id:
@@ -198,16 +194,13 @@ class Daemon:
             self._note("ended", reason)
             self.over.set()
 
-    def _refuse(self, letter: Envelope, error: ChoristerError, *, once: str) -> None:
-        """Put a refusal into the ledger, once a process: a server must not fill the disk."""
+    def _refuse(self, letter: Envelope, error: ChoristerError) -> None:
+        """Put a refusal into the ledger; that of a device cannot be opened for it."""
         log.warning("Refused. %s", error)
-        if once in self._refused or len(self._refused) >= _MOST_REFUSALS:
-            return
-        self._refused.add(once)
         with contextlib.suppress(ChoristerError, OSError):
-            self.ledger().append(
-                "refusal", exchange=letter.exchange[:64], round=letter.round_id[:64],
-                rule=error.rule[:400], found=error.found[:400],
+            note_refusal(
+                self.ledger(), int(self.clocks.wall()), MOST_A_DAY, exchange=letter.exchange[:64],
+                round=letter.round_id[:64], rule=error.rule[:400], found=error.found[:400],
             )  # fmt: skip
 
     def _wait_for_network(self, most_s: float) -> None:

@@ -49,6 +49,8 @@ class Device:
         judge: what a shared adapter does to the speaker's held-out speech; None measures nothing,
             as in simulations, whose figures compare runs that train on.
         most_rounds: rounds that its owner agreed to, in all; None for no end but the budget's.
+        most_refusals: a day, before it listens to no message any more; None for no end, as in
+            simulations.
         in_time: whether somebody still waits for the answer to the message that is worked on.
     """
 
@@ -69,6 +71,7 @@ class Device:
     now_s: Callable[[], int]
     judge: Callable[[Adapter], Effect | None] | None = None
     most_rounds: int | None = None
+    most_refusals: int | None = None
     in_time: Callable[[], bool] = lambda: True
 
     @property

@@ -36,7 +36,8 @@ from chorister.client.home import (
 from chorister.client.material import Segments
 from chorister.client.membership import membership, short
 from chorister.client.outbox import refuse_if_withdrawn
-from chorister.client.rounds import RoundStore
+from chorister.client.refusals import MOST_A_DAY
+from chorister.client.rounds import MOST_ROUNDS_A_DAY, RoundStore
 from chorister.client.train import TrainingMaterial
 from chorister.client.vault_key import uses_keyring
 from chorister.shared.errors import BadCorpus, UsageError
@@ -133,13 +134,14 @@ def device_of(home: Home, agreed: Agreement, certificate: Certificate) -> Device
         withdrawal=None,
         budget=open_budget(home, agreed, device_id),
         ledger=open_ledger(home, federation, device_id),
-        rounds=RoundStore(rounds, _round_key(home, federation)),
+        rounds=RoundStore(rounds, _round_key(home, federation), MOST_ROUNDS_A_DAY),
         spec=agreed.invite.release.spec,
         load_material=partial(load_material, home),
         load_model=partial(load_model, rank, _process.wanted),
         now_s=home.now_s,
         judge=partial(judge, home, federation, rank),
         most_rounds=agreed.invite.terms.rounds,
+        most_refusals=MOST_A_DAY,
     )
 
 

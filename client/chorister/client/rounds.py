@@ -8,6 +8,7 @@ has. What may happen once only (revealing shares) is marked on disk before it is
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from chorister.shared.errors import ProtocolViolation
 from chorister.shared.files import write_atomically
 from chorister.shared.randomness import Randomness
 
+# Each leaves a mark and some lines in the ledger, and costs no budget where the server aborts it.
+MOST_ROUNDS_A_DAY = 300
+_DAY_S = 86_400
+
 
 @dataclass(frozen=True, slots=True)
 class RoundStore:
@@ -26,10 +31,12 @@ class RoundStore:
     Attributes:
         folder: where they lie; it exists.
         key: 32 bytes that never leave the device.
+        most_a_day: rounds that may begin within 24 hours; None for no end, as in simulations.
     """
 
     folder: Path
     key: bytes
+    most_a_day: int | None = None
 
     def __repr__(self) -> str:
         return f"RoundStore({self.folder.name})"
@@ -41,7 +48,8 @@ class RoundStore:
         closed, and its secrets go now.
 
         Raises:
-            ProtocolViolation: this device took part in that round already.
+            ProtocolViolation: this device took part in that round already, or in so many within
+                24 hours that the server may be filling its disk.
         """
         mark = self._mark(round_id, "begun")
         if mark.exists():
@@ -50,6 +58,7 @@ class RoundStore:
                 "a second invitation to the same round",
                 "The server must give each round a new id.",
             )
+        self._refuse_too_many()
         for old in self.folder.glob("*.sealed"):
             old.unlink()
         write_atomically(mark, b"")
@@ -111,6 +120,18 @@ class RoundStore:
     def forget(self, round_id: str) -> None:
         """Delete the secrets of a round; it goes on without this device."""
         self._sealed(round_id).unlink(missing_ok=True)
+
+    def _refuse_too_many(self) -> None:
+        if self.most_a_day is None:
+            return
+        since = time.time() - _DAY_S
+        begun = sum(mark.stat().st_mtime > since for mark in self.folder.glob("*.begun"))
+        if begun >= self.most_a_day:
+            raise ProtocolViolation(
+                f"A device begins at most {self.most_a_day} rounds in 24 hours.",
+                f"{begun} that began",
+                "Ask the operator why so many rounds are begun; this device goes on tomorrow.",
+            )
 
     def _sealed(self, round_id: str) -> Path:
         return self.folder / f"{_name(round_id)}.sealed"

@@ -344,6 +344,11 @@ def _remark(found: Inspection, ledger: Ledger, now_s: int | None) -> None:
         remarks.append("it has entries from the future: its clock was wrong, or this one is")
     if verified.signed_to < 0 and not ledger.journal:
         remarks.append("it holds no signed checkpoint: nobody can see whether its end was cut off")
+    if ledger.device is not None and ledger.device.unwritten:
+        remarks.append(
+            f"it counts {ledger.device.refusals} refusals of what a server asked, "
+            f"{ledger.device.unwritten} of them without a line of their own: there were too many"
+        )
     found.remarks += [Problem(str(ledger.path), what) for what in remarks]
 
 

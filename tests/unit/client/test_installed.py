@@ -41,6 +41,8 @@ def entries(members, name, file="ledger.jsonl"):
 
 def test_installed_devices_go_through_rounds_with_real_randomness(members):
     found = members()
+    opened = found.open(found.names[0])
+    assert (opened.most_refusals, opened.rounds.most_a_day) == (100, 300)
     for number in (1, 2):
         record = run_round(found, found.operator, number)
         assert (record.status, record.survivors) == ("finished", 4), found.errors

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import pytest
 
 from chorister.client.rounds import RoundStore
@@ -99,3 +102,18 @@ def test_a_state_is_bound_to_key_round_and_stage(store, tmp_path):
 def test_the_store_shows_no_key(store):
 
     assert repr(store) == f"RoundStore({store.folder.name})"
+
+
+def test_a_device_begins_so_many_rounds_within_a_day_and_goes_on_afterwards(tmp_path):
+    store = RoundStore(tmp_path, bytes(32), most_a_day=2)
+    store.begin("r/1", b"one", SYSTEM)
+    store.begin("r/2", b"two", SYSTEM)
+    with pytest.raises(ProtocolViolation, match="at most 2 rounds in 24 hours"):
+        store.begin("r/3", b"three", SYSTEM)
+    assert store.take("r/2", "advertise") == b"two", "the round under way is not lost"
+    yesterday = time.time() - 90_000
+    for mark in tmp_path.glob("*.begun"):
+        os.utime(mark, (yesterday, yesterday))
+    store.begin("r/3", b"three", SYSTEM)
+    with pytest.raises(ProtocolViolation, match="once"):
+        store.begin("r/1", b"again", SYSTEM)

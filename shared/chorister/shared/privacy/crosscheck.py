@@ -36,18 +36,25 @@ class DeviceFacts:
         contributed: round to (entry, time, digest of the masked delta, units that were charged).
         witnessed: checkpoints of the server's ledger that it was shown.
         local: what it charged by itself, outside of rounds: name to (entry, units).
+        refusals: how many it counted of what a server asked.
+        unwritten: how many of these have no line of their own.
     """
 
     applied: dict[str, tuple[int, str, str]] = field(default_factory=dict)
     contributed: dict[str, tuple[int, int, str, frozenset[str]]] = field(default_factory=dict)
     witnessed: list[Checkpoint] = field(default_factory=list)
     local: dict[str, tuple[int, frozenset[str]]] = field(default_factory=dict)
+    refusals: int = 0
+    unwritten: int = 0
 
     def follow(self, entry: Entry) -> None:
         """Take one entry."""
         fields: Mapping[str, Any] = entry.fields
         if entry.kind == "budget":
             self.local[fields["round"]] = (entry.index, frozenset(fields["charges"]))
+        if entry.kind == "refusal" and "number" in fields:
+            self.unwritten += max(0, fields["number"] - self.refusals - 1)
+            self.refusals = fields["number"]
         if entry.kind != "round":
             return
         if fields.get("action") == "applied":
