@@ -60,7 +60,9 @@ EXAMPLES: dict[str, bytes] = {
     "notice": WithdrawalNotice(CERTIFICATE, Withdrawal.sign(KEY, "b" * 64, 5)).to_bytes(),
     "revoked": RevocationList.sign(KEY, "choir", ["0" * 16, "1" * 16], 5).to_bytes(),
     "invite": INVITE.to_bytes(),
-    "admission": NodeAdmission.sign(KEY, "choir", "0" * 16, NODE.public_bytes(), 5).to_bytes(),
+    "admission": NodeAdmission.sign(
+        KEY, "choir", "0" * 16, NODE.public_bytes(), issued_s=1, not_after_s=5
+    ).to_bytes(),
     "introduction": Introduction.make(KEY, CERTIFICATE, bytes(CHALLENGE_BYTES)).to_bytes(),
     "invitation": Invitation(b"terms", TASK, WITNESS).to_bytes(),
     "application": Application(b"advertisement", b"token").to_bytes(),

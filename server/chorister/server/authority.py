@@ -164,8 +164,47 @@ class Authority:
                 )
         return Certificate.issue(self._key, proof.device_key, self._federation, now_s + life_s)
 
-    def admit_node(self, certificate: Certificate, node_key: bytes) -> NodeAdmission:
+    def answered(self, proof: PossessionProof) -> tuple[Certificate, int] | None:
+        """Return the answer that a request got before, None if its device has not used its token.
+
+        The books come first and the files afterwards: where a crash lies between the two, the same
+        request gets the same answer, and no second enrolment.
+
+        Returns:
+            the device's certificate, which ends when its newest one ends, and the Unix time at
+            which the request was answered.
+
+        Raises:
+            BadSignature: the proof does not verify, or the device was revoked since.
+        """
+        proof.check()
+        with self._books.change() as books:
+            token = (
+                books.execute(
+                    sa.select(TOKENS).where(
+                        TOKENS.c.challenge_sha256 == _digest(proof.challenge),
+                        TOKENS.c.device_id == proof.device_key.name,
+                    )
+                )
+                .mappings()
+                .one_or_none()
+            )
+            known = books.execute(_device(proof.device_key.name)).mappings().one_or_none()
+        if token is None or known is None or proof.federation != self._federation:
+            return None
+        _check_same_device(known, proof.device_key.raw.hex())
+        certificate = Certificate.issue(
+            self._key, proof.device_key, self._federation, known["not_after_s"]
+        )
+        return certificate, token["used_s"]
+
+    def admit_node(self, certificate: Certificate, node_key: bytes, issued_s: int) -> NodeAdmission:
         """Return the word by which a server lets a certified device's connection in.
+
+        Args:
+            certificate: of the device.
+            node_key: of its connection, 49 bytes.
+            issued_s: when its request was answered, Unix time.
 
         Raises:
             BadSignature: the certificate is not of this authority.
@@ -174,8 +213,9 @@ class Authority:
         until_s = certificate.not_after_s
         certificate.check(self.verify_key, self._federation, until_s)
         return NodeAdmission.sign(
-            self._key, self._federation, certificate.device_id, node_key, until_s
-        )
+            self._key, self._federation, certificate.device_id, node_key,
+            issued_s=issued_s, not_after_s=until_s,
+        )  # fmt: skip
 
     def invite(self, unsigned: Invite) -> Invite:
         """Return an invitation to its federation, signed.

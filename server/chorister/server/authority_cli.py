@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,7 +105,8 @@ def approve(argv: Sequence[str]) -> int:
     """Answer a device's request with a certificate, which uses its token up."""
     parser = action_parser(
         "approve",
-        "Check that a request's device holds its key and has an open token, and certify it. "
+        "Check that a request's device holds its key and has an open token, and certify it. The "
+        "same request gives the same answer again, where a crash left none. "
         "Compare the pseudonym that is printed with the one that the device's owner sees.",
     )
     parser.add_argument("request", type=Path, metavar="REQUEST")
@@ -122,26 +123,38 @@ def approve(argv: Sequence[str]) -> int:
         raise UsageError(
             "The request can be read.", f"{options.request}: {error.strerror}", "Check the path."
         ) from None
-    for path in (options.out, options.node):
-        if path is not None and (path.exists() or not path.parent.is_dir()):
-            raise UsageError(
-                "Certificate and admission are written to new files in a folder that exists.",
-                str(path), "Choose another name; the token is not used up.",
-            )  # fmt: skip
     if options.node is not None and not proof.node_key:
         raise UsageError(
             "A request names the key of its device's connection.", "one without",
             "Request membership again on the device; the token is not used up.",
         )  # fmt: skip
-    now_s = system_clock()
     authority = open_authority(options.folder)
-    certificate = authority.issue(proof, now_s=now_s, life_s=options.days * _DAY_S)
+    answered = authority.answered(proof)
+    if answered is None:
+        places = [path for path in (options.out, options.node) if path is not None]
+        _check_places(dict.fromkeys(places), "the token is not used up")
+        now_s = system_clock()
+        certificate = authority.issue(proof, now_s=now_s, life_s=options.days * _DAY_S)
+        issued_s = now_s
+    else:
+        certificate, issued_s = answered
+    files = {options.out: certificate.to_bytes()}
     if options.node is not None:
-        admission = authority.admit_node(certificate, proof.node_key)
-        write_atomically(options.node, admission.to_bytes(), mode=0o644)
-    write_atomically(options.out, certificate.to_bytes(), mode=0o644)
+        admission = authority.admit_node(certificate, proof.node_key, issued_s)
+        files[options.node] = admission.to_bytes()
+    _check_places(files, "the same request gets the same answer again")
+    for path, data in files.items():
+        write_atomically(path, data, mode=0o644)
+    again = answered is not None
     if options.json:
-        print_json({"device": certificate.device_id, "not_after_s": certificate.not_after_s})
+        print_json(
+            {
+                "device": certificate.device_id, "not_after_s": certificate.not_after_s,
+                "again": again,
+            }
+        )  # fmt: skip
+    if again:
+        say("This request was answered before; this is the same answer again.")
     say(f"Device {certificate.device_id}, until {_day(certificate.not_after_s)}: {options.out}")
     if options.node is not None:
         say(f"For the server, which lets its connection in: {options.node}")
@@ -188,6 +201,16 @@ def revoked(argv: Sequence[str]) -> int:
     _add_list_file(parser)
     options = parse_action(parser, argv)
     return _write_list(options, open_authority(options.folder))
+
+
+def _check_places(files: Mapping[Path, bytes | None], otherwise: str) -> None:
+    """Return if each file can be made, or is there with the content that it is to have."""
+    for path, data in files.items():
+        if not path.parent.is_dir() or (path.exists() and path.read_bytes() != data):
+            raise UsageError(
+                "Certificate and admission are written to new files in a folder that exists.",
+                str(path), f"Choose another name; {otherwise}.",
+            )  # fmt: skip
 
 
 def default_folder() -> Path:

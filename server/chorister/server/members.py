@@ -35,7 +35,7 @@ def admit(folder: ServerFolder, data: bytes, federation: str, now_s: int) -> Nod
 
     Raises:
         BadMessage, BadSignature: it is none by this authority for this federation, or it ended.
-        UsageError: the device was revoked.
+        UsageError: the device was revoked, or a later admission of it is here.
     """
     authority = folder.server_settings().authority_key
     admission = NodeAdmission.from_bytes(data)
@@ -46,7 +46,15 @@ def admit(folder: ServerFolder, data: bytes, federation: str, now_s: int) -> Nod
             "It enrols with a new key, in a new vault.",
         )  # fmt: skip
     folder.members.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_atomically(folder.members / f"{_named(admission)}{SUFFIX}", data)
+    path = folder.members / f"{_named(admission)}{SUFFIX}"
+    known = _genuine(path, authority, federation)
+    if known is not None and admission.issued_s < known.issued_s:
+        raise UsageError(
+            "A device's admission replaces an older one.",
+            f"one of {admission.issued_s}, where that of {known.issued_s} is known (Unix time)",
+            "Use the newest that the authority wrote for this device.",
+        )
+    write_atomically(path, data)
     return admission
 
 
@@ -110,6 +118,16 @@ def members(folder: ServerFolder, federation: str, now_s: int) -> Membership:
         if admission.device_id not in revoked:
             admitted[admission.device_id] = admission
     return Membership(admitted, revoked, unfit)
+
+
+def _genuine(path: Path, authority: VerifyKey, federation: str) -> NodeAdmission | None:
+    """Return the admission in a file, ended or not; None where there is none of the authority's."""
+    try:
+        found = _read(path)
+        found.check(authority, federation, found.not_after_s)
+    except (BadMessage, BadSignature, FileNotFoundError):
+        return None
+    return found
 
 
 def _read(path: Path) -> NodeAdmission:

@@ -98,6 +98,8 @@ class NodeAdmission:
         federation: that it is admitted to.
         device_id: pseudonym of the device.
         node_key: its connection's public key, 49 bytes.
+        issued_s: when the authority answered the device's request, Unix time: a server takes none
+            that is older than the one it has.
         not_after_s: when the device's certificate ends, Unix time.
         signature: by the authority, over the other fields.
     """
@@ -105,13 +107,14 @@ class NodeAdmission:
     federation: str
     device_id: str
     node_key: bytes
+    issued_s: int
     not_after_s: int
     signature: bytes
 
     @classmethod
     def sign(
-        cls, authority: SigningKey, federation: str, device_id: str, node_key: bytes,
-        not_after_s: int,
+        cls, authority: SigningKey, federation: str, device_id: str, node_key: bytes, *,
+        issued_s: int, not_after_s: int,
     ) -> NodeAdmission:  # fmt: skip
         """Return a signed admission.
 
@@ -119,7 +122,7 @@ class NodeAdmission:
             BadMessage: the key is none.
         """
         node_public(node_key)
-        unsigned = cls(federation, device_id, node_key, not_after_s, b"")
+        unsigned = cls(federation, device_id, node_key, issued_s, not_after_s, b"")
         return replace(unsigned, signature=authority.sign(ADMISSION, unsigned._body()))
 
     def check(self, authority: VerifyKey, federation: str, now_s: int) -> None:
@@ -165,8 +168,8 @@ class NodeAdmission:
             BadMessage: it is not one.
         """
         kinds: dict[str, type] = {
-            "federation": str, "device_id": str, "node_key": bytes, "not_after_s": int,
-            "signature": bytes,
+            "federation": str, "device_id": str, "node_key": bytes, "issued_s": int,
+            "not_after_s": int, "signature": bytes,
         }  # fmt: skip
         plain = codec.decode(data, max_bytes=MAX_ADMISSION_BYTES)
         return cls(**codec.fields(plain, kinds, "A node admission"))
@@ -176,6 +179,7 @@ class NodeAdmission:
             "federation": self.federation,
             "device_id": self.device_id,
             "node_key": self.node_key,
+            "issued_s": self.issued_s,
             "not_after_s": self.not_after_s,
         }
 

@@ -186,7 +186,9 @@ def admission_s(repeats: int = 300) -> float:
     randomness = SystemRandomness()
     key = SigningKey.generate(randomness)
     node = NodeKey.generate(randomness).public_bytes()
-    data = NodeAdmission.sign(key, "paper", "0" * 16, node, 2**31).to_bytes()
+    data = NodeAdmission.sign(
+        key, "paper", "0" * 16, node, issued_s=0, not_after_s=2**31
+    ).to_bytes()
     authority = key.verify_key()
     began = time.process_time()
     for _ in range(repeats):

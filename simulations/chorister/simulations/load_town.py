@@ -199,7 +199,7 @@ def _enrol(town: Town, authority: Authority, number: int) -> None:
     token = authority.token(randomness, now_s)
     proof = PossessionProof.make(key, FEDERATION, token.challenge, node_key.public_bytes())
     certificate = authority.issue(proof, now_s=now_s, life_s=LIFE_S)
-    admission = authority.admit_node(certificate, node_key.public_bytes())
+    admission = authority.admit_node(certificate, node_key.public_bytes(), now_s)
     admit(town.server, admission.to_bytes(), FEDERATION, now_s)
     consent = give(
         key, controller=FEDERATION, purposes=("training",), given_s=now_s,

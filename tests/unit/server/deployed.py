@@ -9,7 +9,7 @@ from chorister.server.init_cli import init
 from chorister.server.server_folder import ServerFolder
 from chorister.shared.node_key import NodeAdmission, NodeKey
 from chorister.shared.randomness import SystemRandomness
-from chorister.shared.signing import Certificate, SigningKey
+from chorister.shared.signing import Certificate, SigningKey, VerifyKey
 
 LIFE_S = 2**31 - 1
 
@@ -21,12 +21,22 @@ class Office:
     folder: ServerFolder
     authority: SigningKey
 
-    def admission(self, not_after_s: int = LIFE_S, federation: str = "choir") -> NodeAdmission:
-        """An admission of a new device."""
-        device = SigningKey.generate(SystemRandomness()).verify_key()
+    def admission(
+        self,
+        not_after_s: int = LIFE_S,
+        federation: str = "choir",
+        *,
+        device: VerifyKey | None = None,
+        issued_s: int = 1,
+    ) -> NodeAdmission:
+        """An admission of a new device, or again of one that is known."""
+        device = device or SigningKey.generate(SystemRandomness()).verify_key()
         Certificate.issue(self.authority, device, federation, not_after_s)
         node = NodeKey.generate(SystemRandomness()).public_bytes()
-        return NodeAdmission.sign(self.authority, federation, device.name, node, not_after_s)
+        return NodeAdmission.sign(
+            self.authority, federation, device.name, node,
+            issued_s=issued_s, not_after_s=not_after_s,
+        )  # fmt: skip
 
 
 def an_office(root: Path, **options: object) -> Office:

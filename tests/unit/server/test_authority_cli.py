@@ -1,6 +1,7 @@
 """The authority at its desk."""
 
 import json
+import os
 
 import pytest
 
@@ -9,6 +10,8 @@ from chorister.server.authority_cli import main
 from chorister.server.revocations import RevocationList, read_revocations
 from chorister.shared.enrolment import EnrolmentToken, PossessionProof
 from chorister.shared.errors import BadMessage, BadSignature, UsageError
+from chorister.shared.node_key import NodeAdmission, NodeKey
+from chorister.shared.randomness import SystemRandomness
 from chorister.shared.signing import Certificate, SigningKey, VerifyKey
 
 DEVICE, OTHER = SigningKey(bytes(range(32))), SigningKey(bytes(range(1, 33)))
@@ -51,12 +54,69 @@ def test_from_a_token_to_a_revocation_that_the_server_reads(desk):
     assert read_revocations(listed, desk.public, "choir") == {NAME}
 
 
-def test_a_request_that_comes_twice_is_refused_with_its_reason(desk):
-    request = requested(desk)
-    desk("approve", str(request), "--out", str(desk.folder / "one"))
+def test_a_request_that_comes_twice_gets_the_same_answer_and_enrols_once(desk):
+    request, one, two = (desk.folder / name for name in ("request", "one", "two"))
+    requested(desk)
+    approve = ("approve", str(request), "--out")
+    assert not desk(*approve, str(one))["again"]
+    assert desk(*approve, str(two), "--days", "9999")["again"]
+    assert desk(*approve, str(one))["again"]
+    assert one.read_bytes() == two.read_bytes()
+    assert len(desk("list")["devices"]) == 1
+    two.write_bytes(b"something of the owner's")
+    with pytest.raises(UsageError, match="same answer again"):
+        main([*approve, str(two)])
+    desk("revoke", NAME, "--out", str(desk.folder / "revoked"))
+    with pytest.raises(BadSignature, match="revoked"):
+        main([*approve, str(desk.folder / "three")])
+
+
+def test_anothers_used_token_gets_no_answer(desk):
+    token = EnrolmentToken.from_text(desk("token")["token"])
+    for key, name in ((DEVICE, "one"), (OTHER, "other")):
+        proof = PossessionProof.make(key, token.federation, token.challenge)
+        (desk.folder / name).write_bytes(proof.to_bytes())
+    desk("approve", str(desk.folder / "one"), "--out", str(desk.folder / "certificate"))
     with pytest.raises(BadSignature, match="used, expired or unknown"):
-        main(["approve", str(request), "--out", str(desk.folder / "two")])
+        main(["approve", str(desk.folder / "other"), "--out", str(desk.folder / "two")])
     assert not (desk.folder / "two").exists()
+
+
+def test_a_kill_at_any_durable_write_loses_no_admission(desk, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    certificate, node = desk.folder / "certificate", desk.folder / "node"
+    kills, done = 0, False
+    while not done:
+        kills += 1
+        token = EnrolmentToken.from_text(desk("token")["token"])
+        key = NodeKey.generate(SystemRandomness()).public_bytes()
+        request = desk.folder / "request"
+        proof = PossessionProof.make(DEVICE, token.federation, token.challenge, key)
+        request.write_bytes(proof.to_bytes())
+        approve = ("approve", str(request), "--out", str(certificate), "--node", str(node))
+        count, fsync = [0], os.fsync
+
+        def killed(handle, count=count, fsync=fsync, at=kills):
+            count[0] += 1
+            if count[0] == at:
+                raise Killed
+            fsync(handle)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", killed)
+            try:
+                main([*approve, "--quiet"])
+                done = True
+            except Killed:
+                pass
+        assert desk(*approve)["again"], "the token was used up before the files were written"
+        Certificate.from_bytes(certificate.read_bytes()).check(desk.public, "choir", 1_000)
+        NodeAdmission.from_bytes(node.read_bytes()).check(desk.public, "choir", 1_000)
+        certificate.unlink()
+        node.unlink()
+    assert kills > 4, "two files, each written and named, are four writes"
 
 
 def test_a_place_that_is_taken_uses_no_token_up(desk):

@@ -34,6 +34,26 @@ def test_an_admitted_device_is_a_member_until_its_admission_ends(office):
     assert list(later.unfit) == [f"{admission.device_id}.admission"]
 
 
+def test_an_older_admission_does_not_come_back(office):
+    device = SigningKey.generate(SystemRandomness()).verify_key()
+    first, second, third = (office.admission(device=device, issued_s=s) for s in (10, 20, 20))
+    for one in (first, second, second, third):
+        admit(office.folder, one.to_bytes(), "choir", NOW_S)
+    with pytest.raises(UsageError, match="one of 10, where that of 20 is known"):
+        admit(office.folder, first.to_bytes(), "choir", NOW_S)
+    assert members(office.folder, "choir", NOW_S).admitted == {device.name: third}
+
+
+def test_an_older_admission_comes_back_where_the_newer_one_was_altered(office):
+    device = SigningKey.generate(SystemRandomness()).verify_key()
+    first, second = (office.admission(device=device, issued_s=s) for s in (10, 20))
+    admit(office.folder, second.to_bytes(), "choir", NOW_S)
+    path = next(office.folder.members.iterdir())
+    path.write_bytes(replace(second, issued_s=30).to_bytes())
+    admit(office.folder, first.to_bytes(), "choir", NOW_S)
+    assert members(office.folder, "choir", NOW_S).admitted == {device.name: first}
+
+
 def test_another_authority_or_federation_admits_nobody(office, offices, tmp_path):
     (tmp_path / "other").mkdir()
     stranger = offices.an_office(tmp_path / "other").admission()
@@ -96,7 +116,8 @@ def test_a_device_id_is_no_path(office):
 
     honest = office.admission()
     sly = NodeAdmission.sign(
-        office.authority, "choir", "../../escape", honest.node_key, honest.not_after_s
-    )
+        office.authority, "choir", "../../escape", honest.node_key,
+        issued_s=honest.issued_s, not_after_s=honest.not_after_s,
+    )  # fmt: skip
     with pytest.raises(BadMessage):
         admit(office.folder, sly.to_bytes(), "choir", NOW_S)

@@ -161,8 +161,8 @@ def test_the_serverapps_secret_is_for_its_owner_only(link, tmp_path):
 def test_a_device_that_was_shut_out_is_let_in_again_by_a_new_admission(tmp_path):
     where = Addresses("127.0.0.1", 19192, 19193)
     link = SuperLink(tmp_path / "f", tmp_path, where, SystemRandomness(), encrypted=False)
-    key = NodeAdmission("choir", "a" * 16, NodeKey.generate(SystemRandomness()).public_bytes(), 1,
-                        b"").pem()  # fmt: skip
+    key = NodeAdmission("choir", "a" * 16, NodeKey.generate(SystemRandomness()).public_bytes(), 0,
+                        1, b"").pem()  # fmt: skip
     node = link.register(key, "a" * 16)
     assert link.registered() == [key]
     link.unregister(key)

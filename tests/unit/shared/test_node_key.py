@@ -1,5 +1,7 @@
 """The key of a device's connection, and the authority's admission of it."""
 
+from dataclasses import replace
+
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key, load_ssh_public_key
 
@@ -14,7 +16,7 @@ KEY = NodeKey.generate(SystemRandomness())
 
 def admission(**changed):
     fields = {"federation": "choir", "device_id": "a" * 16, "node_key": KEY.public_bytes()}
-    return NodeAdmission.sign(AUTHORITY, **(fields | changed), not_after_s=100)
+    return NodeAdmission.sign(AUTHORITY, **(fields | changed), issued_s=1, not_after_s=100)
 
 
 def test_a_key_comes_back_from_its_bytes_and_shows_nothing():
@@ -56,6 +58,7 @@ def test_an_admission_by_others_to_others_or_after_its_end_is_refused():
     ]:  # fmt: skip
         with pytest.raises(BadSignature):
             found.check(authority.verify_key(), federation, now_s)
-    swapped = NodeAdmission("choir", "b" * 16, found.node_key, found.not_after_s, found.signature)
-    with pytest.raises(BadSignature):
-        swapped.check(AUTHORITY.verify_key(), "choir", 1)
+    for changed in ({"device_id": "b" * 16}, {"issued_s": 2}, {"not_after_s": 101}):
+        swapped = replace(found, **changed)
+        with pytest.raises(BadSignature):
+            swapped.check(AUTHORITY.verify_key(), "choir", 1)
