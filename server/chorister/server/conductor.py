@@ -109,6 +109,7 @@ class Conductor:
         self._federation = folder.federation().name
         self._registered: dict[str, bytes] = {}
         self._seen: tuple[object, ...] = ()
+        self._fault: tuple[object, ...] | None = None  # of the members' files, as it was told
         self._members_at = self._told_at = float("-inf")
         self._failures = self._failed_s = 0
         self._under_way: int | None = None
@@ -190,7 +191,10 @@ class Conductor:
             found = members(self._folder, self._federation, self._clock())
         except ChoristerError as error:
             # Nobody new comes in; the round itself reads the same list, and does not begin.
-            self._log.tell("fault", text=str(error)[:300])
+            # They are read again every second, but what is the same is said once.
+            if self._fault != (seen, str(error)):
+                self._log.tell("fault", text=str(error)[:300])
+            self._fault = (seen, str(error))
             return
         self._seen = seen
         self._register(found)
@@ -205,9 +209,9 @@ class Conductor:
             # Also one that ended or was revoked while no server ran.
             if key not in let_in:
                 self._link.unregister(key)
-        if self._registered != wanted:
+        if self._registered != wanted or self._fault is not None:
             self._log.tell("members", admitted=len(wanted), revoked=len(found.revoked))
-        self._registered = wanted
+        self._registered, self._fault = wanted, None
         self._running.members = len(wanted)
         self._running.unfit = dict(found.unfit)
 

@@ -52,7 +52,9 @@ def run(argv: Sequence[str]) -> int:
     folder.server_settings()
     done, plan = count_rounds(folder), read_plan(folder.plan_file)
     if options.cancel:
-        write_plan(folder.plan_file, replace(plan, target=done, every_s=0, next_s=0))
+        plan = replace(plan, target=done, every_s=0, next_s=0)
+        write_plan(folder.plan_file, plan)
+        _print_plan(options, plan, done)
         say(f"No round after {done} is wanted.")
         return 0
     if options.when < 2:
@@ -63,10 +65,11 @@ def run(argv: Sequence[str]) -> int:
         every_s=_span_s(options.every), next_s=_at_s(options.at),
     )  # fmt: skip
     write_plan(folder.plan_file, plan)
-    if options.json and options.detach:
-        print_json({"target": plan.target, "done": done, "next_s": plan.next_s})
+    running = take_snapshot(folder).running
+    if options.detach or not running:
+        _print_plan(options, plan, done)
     say(f"Rounds {done + 1} to {plan.target} are wanted.")
-    if not take_snapshot(folder).running:
+    if not running:
         say("No server is running; they begin once it is: chorister server start")
         return 0
     return 0 if options.detach else _show(options, folder, plan, done)
@@ -99,6 +102,8 @@ def stop(argv: Sequence[str]) -> int:
                 "See its log, or use --now.",
             )  # fmt: skip
         time.sleep(0.3)
+    if options.json:
+        print_json({"stopped": True, "pid": pid})
     say("Stopped.")
     return 0
 
@@ -127,6 +132,11 @@ def _show(options: argparse.Namespace, folder: ServerFolder, plan: Plan, shown: 
     if options.json:
         print_json({"rounds": [r.status for r in records], "target": plan.target})
     return 0 if records and records[-1].status == "finished" else 1
+
+
+def _print_plan(options: argparse.Namespace, plan: Plan, done: int) -> None:
+    if options.json:
+        print_json({"target": plan.target, "done": done, "next_s": plan.next_s})
 
 
 def _print_round(record: RoundRecord) -> None:

@@ -173,6 +173,34 @@ def test_an_altered_list_of_the_revoked_lets_nobody_new_in(office, link, conduct
     assert '"fault"' in (office.folder.logs / "server.jsonl").read_text()
 
 
+def test_an_altered_list_is_said_once_and_again_when_it_changes(office, link, conductor, clock):
+    def said(event):
+        lines = (office.folder.logs / "server.jsonl").read_text().splitlines()
+        return [json.loads(line)["event"] for line in lines].count(event)
+
+    admission = office.admission()
+    admit(office.folder, admission.to_bytes(), "choir", clock())
+    office.folder.revoked_file.write_bytes(b"junk")
+    for _ in range(5):
+        conductor.step()
+    assert said("fault") == 1
+    office.folder.revoked_file.write_bytes(b"other junk")
+    for _ in range(5):
+        conductor.step()
+    assert said("fault") == 2
+    good = RevocationList.sign(office.authority, "choir", [], clock()).to_bytes()
+    office.folder.revoked_file.write_bytes(good)
+    conductor.step()
+    assert (said("members"), list(link.known)) == (1, [admission.device_id])
+    office.folder.revoked_file.write_bytes(b"other junk")
+    for _ in range(5):
+        conductor.step()
+    assert said("fault") == 3
+    office.folder.revoked_file.write_bytes(good)
+    conductor.step()
+    assert said("members") == 2, "that it is over is said, though nobody came or went"
+
+
 def test_it_says_how_it_is(office, link, conductor):
     link.connected = 4
     conductor.step()

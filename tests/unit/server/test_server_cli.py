@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -82,6 +83,32 @@ def test_rounds_are_wanted_and_not_wanted(office):
     assert plan.next_s > 0
     assert _run(office, "--cancel") == 0
     assert read_plan(office.folder.plan_file).target == 0
+
+
+def test_what_is_wanted_is_said_in_json_too(office, capsys):
+    folder = ["--folder", str(office.folder.root), "--json"]
+    for options in (["--rounds", "3"], ["--rounds", "2", "--detach"]):
+        assert run([*folder, *options]) == 0
+    said = capsys.readouterr().out.replace("}\n{", "}\0{").split("\0")
+    assert [json.loads(one)["target"] for one in said] == [3, 5]
+    assert run([*folder, "--cancel"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"done": 0, "next_s": 0, "target": 0}
+
+
+def test_a_stopped_server_is_said_in_json_too(office, capsys):
+    with subprocess.Popen(
+        [sys.executable, "-c",
+         "import fcntl, sys, time\n"
+         "file = open(sys.argv[1], 'w')\n"
+         "fcntl.flock(file, fcntl.LOCK_EX)\n"
+         "print('held', flush=True)\n"
+         "time.sleep(60)", str(office.folder.lock_file)],
+        stdout=subprocess.PIPE,
+    ) as server:  # fmt: skip
+        assert server.stdout.readline() == b"held\n"
+        office.folder.status_file.write_text(json.dumps({"pid": server.pid}))
+        assert stop(["--folder", str(office.folder.root), "--now", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"pid": server.pid, "stopped": True}
 
 
 def test_without_a_number_as_many_as_the_settings_say(office):
