@@ -27,6 +27,7 @@ from chorister.client.prepare import clean_enrolment, divide, enrolment_gain, le
 from chorister.client.recogniser import Recogniser
 from chorister.client.source import keep_source, known_source
 from chorister.client.statement import Challenge, make_challenge
+from chorister.shared import codec
 from chorister.shared.errors import BadAudio, ConsentRefused
 from chorister.shared.randomness import Randomness
 from chorister.shared.types import SAMPLE_RATE_HZ, FloatArray, Recording
@@ -34,6 +35,8 @@ from chorister.shared.voice.profile import Listener, profile_from
 from chorister.shared.voice.speaker import SpeakerEncoder
 
 CHALLENGE = "challenge"
+CHALLENGE_TIMES = "challenge-times"
+_HOUR_S = 3600
 GAIN = "gain"
 TRAINING = "training"
 HELD_OUT = "held_out"
@@ -88,6 +91,7 @@ def ask(home: Home, wanted: Wanted, randomness: Randomness, policy: EnrolmentPol
 
     Raises:
         UsageError: an unknown locale or purpose, or a name that cannot be said.
+        ConsentRefused: policy allows no further one within the hour; a refusal is in the ledger.
     """
     challenge = make_challenge(
         randomness,
@@ -98,6 +102,7 @@ def ask(home: Home, wanted: Wanted, randomness: Randomness, policy: EnrolmentPol
         now_s=home.now_s(),
         life_s=policy.challenge_life_s,
     )
+    _count_challenge(home, policy.challenges_an_hour)
     home.vault.put(CHALLENGE, challenge.to_bytes(), "challenge")
     return challenge
 
@@ -219,6 +224,22 @@ def from_flac(data: bytes, name: str) -> Recording:
     """Return what `to_flac` wrote."""
     pcm, _ = soundfile.read(io.BytesIO(data), dtype="int16")
     return Recording((pcm / np.float32(_SCALE)).astype(np.float32), name)
+
+
+def _count_challenge(home: Home, most: int) -> None:
+    """Note that a challenge is made, before it is shown: whoever guesses digits needs many."""
+    now_s, times = home.now_s(), []
+    if home.vault.has(CHALLENGE_TIMES):
+        times = codec.decode(home.vault.get(CHALLENGE_TIMES))
+    # One from the future counts: a clock that was set back gives no more of them.
+    recent = sorted(at_s for at_s in times if at_s > now_s - _HOUR_S)[-most:]
+    if len(recent) >= most:
+        _note_refusal(home, f"{most} challenges within an hour")
+        raise ConsentRefused(
+            f"A device shows at most {most} challenges an hour.", f"{len(recent)} in the last hour",
+            f"Another can be asked for in {-(-(recent[0] + _HOUR_S - now_s) // 60)} min.",
+        )  # fmt: skip
+    home.vault.put(CHALLENGE_TIMES, codec.encode([*recent, now_s]), "challenge")
 
 
 def _note_refusal(home: Home, reason: str) -> None:

@@ -17,6 +17,7 @@ from chorister.client import enrol_cli
 from chorister.client.consent import ConsentRecord
 from chorister.client.enrol import (
     CHALLENGE,
+    CHALLENGE_TIMES,
     GAIN,
     HELD_OUT,
     TRAINING,
@@ -33,7 +34,7 @@ from chorister.client.material import Segments, analyse
 from chorister.client.prepare import divide, enrolment_gain, level_by, segments
 from chorister.client.recogniser import Heard
 from chorister.client.sealed import seal_voice, unsealed
-from chorister.client.statement import Challenge
+from chorister.client.statement import Challenge, find_template
 from chorister.shared.errors import BadAudio, BadCorpus, ConsentRefused, UsageError
 from chorister.shared.privacy.ledger_file import read_lines
 from chorister.shared.randomness import SystemRandomness
@@ -160,7 +161,7 @@ def take_part(
 
 
 def kept(home: Home) -> set[str]:
-    return set(home.vault.names()) - {CHALLENGE}
+    return set(home.vault.names()) - {CHALLENGE, CHALLENGE_TIMES}
 
 
 def refused(take_part: Callable[..., object], home: Home, **changes: object) -> str:
@@ -331,6 +332,32 @@ def test_another_sentence_is_refused(take_part: Callable[..., object], home: Hom
     assert "not heard: allow, recordings" in reason
 
 
+@pytest.mark.parametrize("left_out", ["training", "conversion"])
+def test_a_statement_that_leaves_out_a_purpose_is_refused_and_the_purpose_is_named(
+    take_part: Callable[..., object], home: Home, left_out: str
+) -> None:
+    challenge = ask(home, WANTED, SystemRandomness(), POLICY)
+    purposes = find_template("en").purposes
+    (said,) = set(WANTED.purposes) - {left_out}
+    shorter = replace(challenge, purposes=(said,)).sentence.lower()
+    reason = refused(take_part, home, challenge=challenge, text=shorter)
+    assert "statement: purposes 0 " in reason
+    assert f"not heard: {purposes[left_out]}" in reason
+    assert purposes[said] not in reason
+    assert "key words" not in reason, "that check alone would let it pass"
+    assert last_refusal(home) == "failed checks: statement: purposes"
+
+
+def test_one_misheard_word_of_a_purpose_costs_nothing(
+    take_part: Callable[..., object], home: Home
+) -> None:
+    challenge = ask(home, WANTED, SystemRandomness(), POLICY)
+    misheard = challenge.sentence.lower().replace("converting", "covering")
+    done = take_part(challenge=challenge, text=misheard.replace("model", "bottle"))
+    figures = {one.name: one.figure for one in done.record.statement.checks}  # type: ignore[attr-defined]
+    assert figures["statement: purposes"] == 0.5
+
+
 def test_a_statement_is_answered_once(
     take_part: Callable[..., object], home: Home, voices: dict[str, list[Recording]]
 ) -> None:
@@ -345,6 +372,31 @@ def test_a_statement_is_answered_once(
     with pytest.raises(EnrolmentRefused, match="digits that were shown were not heard"):
         take_part(challenge=second, digits=first.digits)
     assert last_refusal(home) == "failed checks: statement: digits"
+
+
+def test_challenges_are_so_many_an_hour_answered_or_not(
+    take_part: Callable[..., object], home: Home, clock: Clock
+) -> None:
+    policy = EnrolmentPolicy(challenges_an_hour=3)
+    shown = [ask(home, WANTED, SystemRandomness(), policy)]
+    clock.now_s += 600
+    shown += [ask(home, WANTED, SystemRandomness(), policy) for _ in range(2)]
+    for later_s in (0, 2999):
+        clock.now_s = NOW + 600 + later_s
+        with pytest.raises(ConsentRefused, match="at most 3 challenges an hour") as caught:
+            ask(home, WANTED, SystemRandomness(), policy)
+        assert f"in {-(-(3000 - later_s) // 60)} min" in str(caught.value)
+    assert last_refusal(home) == "3 challenges within an hour"
+    # A clock that is set back shows no further one, and the last one still waits.
+    clock.now_s = NOW - 7200
+    with pytest.raises(ConsentRefused, match="challenges an hour"):
+        ask(home, WANTED, SystemRandomness(), policy)
+    clock.now_s = NOW + 601
+    take_part(challenge=shown[-1])
+    with pytest.raises(ConsentRefused, match="challenges an hour"):
+        ask(home, WANTED, SystemRandomness(), policy)
+    clock.now_s = NOW + 3600
+    ask(home, WANTED, SystemRandomness(), policy)
 
 
 def test_a_challenge_that_expired_or_is_from_the_future_is_not_answered(
