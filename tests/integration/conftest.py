@@ -106,3 +106,18 @@ def town() -> ModuleType:
 def lines() -> ModuleType:
     """The module line.py."""
     return beside("line")
+
+
+@pytest.fixture(scope="session")
+def passage() -> tuple[str, ...]:
+    """What a synthesiser reads for an enrolment: half a minute of speech in four sentences."""
+    return (
+        "The north wind and the sun were disputing which was the stronger, when a traveller came "
+        "along wrapped in a warm cloak.",
+        "They agreed that the one who first succeeded in making the traveller take his cloak off "
+        "should be considered stronger than the other.",
+        "Then the north wind blew as hard as he could, but the more he blew the more closely did "
+        "the traveller fold his cloak around him.",
+        "At last the north wind gave up the attempt. Then the sun shone out warmly, and "
+        "immediately the traveller took off his cloak.",
+    )

@@ -25,16 +25,6 @@ from chorister.shared.signing import VerifyKey
 espeak = pytest.importorskip("espeakng_loader", reason="needs the extra 'embedded'")
 pytest.importorskip("pocketsphinx", reason="hears the statement's words")
 
-PASSAGE = (
-    "The north wind and the sun were disputing which was the stronger, when a traveller came "
-    "along wrapped in a warm cloak.",
-    "They agreed that the one who first succeeded in making the traveller take his cloak off "
-    "should be considered stronger than the other.",
-    "Then the north wind blew as hard as he could, but the more he blew the more closely did the "
-    "traveller fold his cloak around him.",
-    "At last the north wind gave up the attempt. Then the sun shone out warmly, and immediately "
-    "the traveller took off his cloak.",
-)
 NAME = ["--name", "Anna Miller", "--controller", "The Choir"]
 MODULES = {
     "enrol": "chorister.client.enrol_cli",
@@ -94,14 +84,14 @@ def laptop(
     return Laptop(tmp_path, capsys)
 
 
-def test_the_life_of_a_voice(laptop: Laptop) -> None:
+def test_the_life_of_a_voice(laptop: Laptop, passage: tuple[str, ...]) -> None:
     run, at = laptop.run, laptop.folder
     desk = ("--folder", at / "desk")
 
     # Enrol: a sentence with the digits of the moment, spoken; recordings beside it.
     shown = run("enrol", "--challenge", *NAME)
     (spoken,) = laptop.say((shown["sentence"],), at / "statement")
-    recordings = laptop.say(PASSAGE, at / "recordings")
+    recordings = laptop.say(passage, at / "recordings")
     enrolled = run("enrol", *NAME, "--statement", spoken, at / "recordings")
     assert enrolled["words_checked"]
     assert enrolled["purposes"] == ["conversion", "training"]

@@ -39,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
     from chorister.client.enrolment_checks import EnrolmentPolicy
     from chorister.client.web.guard import Sessions
     from chorister.client.web.serve import bind, serve
+    from chorister.client.web.sounds import remove_leftovers
     from chorister.client.web.studio import Place, Studio
 
     folder = vault_folder(options)
@@ -55,6 +56,7 @@ def main(argv: Sequence[str]) -> int:
         idle_s=options.idle_minutes * 60.0,
     )
     listening = bind(options.port)
+    remove_leftovers()
     studio = Studio(place)
     passphrase = read_passphrase(named_file(options))
     if passphrase is not None and studio.state() == "locked":

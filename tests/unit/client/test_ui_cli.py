@@ -114,20 +114,49 @@ def test_ctrl_c_ends_it_cleanly_and_nothing_secret_was_said(server: Server) -> N
         socket.create_connection(("127.0.0.1", server.port), timeout=5)
 
 
+# A page on which somebody has put a recording.
+WITH_A_RECORDING = (
+    "import sys, chorister.client.web.studio as s; from chorister.shared.cli import main\n"
+    "init = s.Studio.__init__\n"
+    "def begin(self, *a, **k):\n"
+    "    init(self, *a, **k)\n"
+    "    self.sounds.place('.audio')[1].write_bytes(b'speech')\n"
+    "s.Studio.__init__ = begin\n"
+    "sys.exit(main())"
+)
+
+
+def test_what_a_killed_page_left_is_removed_by_the_next_and_a_live_ones_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    others = tmp_path / "chorister-ui-link"
+    (tmp_path / "elsewhere").mkdir()
+    others.symlink_to(tmp_path / "elsewhere")
+    being_made = tmp_path / "chorister-ui-new"
+    being_made.mkdir()
+    killed, alive = (Server(tmp_path, code=WITH_A_RECORDING) for _ in range(2))
+    left = set(tmp_path.glob("chorister-ui-*/*.audio"))
+    assert len(left) == 2
+    killed.process.kill()
+    killed.process.communicate(timeout=60)
+    assert set(tmp_path.glob("chorister-ui-*/*.audio")) == left, "SIGKILL leaves it"
+    third = Server(tmp_path, code=WITH_A_RECORDING)
+    here = set(tmp_path.glob("chorister-ui-*/*.audio"))
+    assert len(here) == 2
+    assert len(here & left) == 1, "that of the page that is still there"
+    assert others.is_symlink()
+    assert being_made.is_dir()
+    for server in (alive, third):
+        assert server.end() == (0, "")
+    assert not list(tmp_path.glob("chorister-ui-*/*.audio"))
+
+
 def test_a_terminal_that_is_closed_leaves_no_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    code = (
-        "import sys, chorister.client.web.studio as s; from chorister.shared.cli import main\n"
-        "init = s.Studio.__init__\n"
-        "def begin(self, *a, **k):\n"
-        "    init(self, *a, **k)\n"
-        "    self.sounds.place('.audio')[1].write_bytes(b'speech')\n"
-        "s.Studio.__init__ = begin\n"
-        "sys.exit(main())"
-    )
-    found = Server(tmp_path, code=code)
+    found = Server(tmp_path, code=WITH_A_RECORDING)
     assert list(tmp_path.glob("chorister-ui-*"))
     found.process.send_signal(signal.SIGHUP)
     _, errors = found.process.communicate(timeout=60)

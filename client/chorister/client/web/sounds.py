@@ -7,9 +7,13 @@ removed when the vault is locked.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +22,16 @@ from pathlib import Path
 import numpy as np
 
 from chorister.shared.errors import BadAudio, UsageError
+from chorister.shared.files import is_locked
 from chorister.shared.types import Recording
 from chorister.shared.voice.audio import load_recording, stream_recording
 
 LONGEST_NAME = 80
 MOST_KEPT = 24
 _PEAKS = 240
+_PREFIX = "chorister-ui-"
+_LOCK = ".lock"
+_BEING_MADE_S = 60.0
 _BLOCK_SAMPLES = 1600
 
 
@@ -55,6 +63,7 @@ class Sounds:
 
     def __init__(self) -> None:
         self._folder: Path | None = None
+        self._lock = -1  # held while the folder is there, by the operating system
         self._sounds: dict[str, Sound] = {}
         self._next = 1
 
@@ -87,7 +96,9 @@ class Sounds:
                 "Remove some of them first.",
             )  # fmt: skip
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="chorister-ui-"))  # mode 0700
+            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))  # mode 0700
+            self._lock = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
         identity = f"{self._next}"
         self._next += 1
         return identity, self._folder / f"{identity}{suffix}"
@@ -105,12 +116,13 @@ class Sounds:
         """
         label = clean_name(name)
         identity, path = self.place(".audio")
-        path.write_bytes(data)
         try:
+            path.write_bytes(data)
             with _named(path, label):
                 return self.keep(identity, path, label)
-        except BadAudio:
-            path.unlink()
+        except BaseException:
+            # Also where the disk is full: nothing lies there that the page does not list.
+            path.unlink(missing_ok=True)
             raise
 
     def keep(
@@ -135,6 +147,25 @@ class Sounds:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+            os.close(self._lock)
+
+
+def remove_leftovers() -> int:
+    """Delete what processes that were killed left behind, and return how many folders that was.
+
+    Those of a page that is still there are locked, and stay.
+    """
+    removed = 0
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            found = folder.lstat()
+            ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+            # One that is being made has no lock yet.
+            old = time.time() - found.st_mtime > _BEING_MADE_S or (folder / _LOCK).exists()
+            if ours and old and not is_locked(folder / _LOCK):
+                shutil.rmtree(folder)
+                removed += 1
+    return removed
 
 
 def read_take(data: bytes, name: str) -> Recording:

@@ -50,3 +50,16 @@ def test_every_script_that_is_imported_is_served() -> None:
         for name in re.findall(r'from "\./([a-z]+\.js)"', path.read_text(encoding="utf-8")):
             assert (STATIC / name).is_file()
             assert name in routes._STATIC
+
+
+def test_labels_are_where_they_are_allowed() -> None:
+    """WAI-ARIA 1.2 allows no name on elements without a role that says what they are."""
+    nameless = ("p", "span", "div", "strong", "em", "code")
+    labelled = 0
+    for path in STATIC.glob("*.js"):
+        for tag, options in re.findall(
+            r'h\("(\w+)", \{([^{}]*"aria-label"[^}]*)\}', path.read_text(encoding="utf-8")
+        ):
+            labelled += 1
+            assert tag not in nameless or "role:" in options, f"{path.name}: {tag}"
+    assert labelled > 5

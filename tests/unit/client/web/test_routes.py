@@ -408,6 +408,23 @@ def test_a_bad_source_leaves_nothing(opened: Page) -> None:
     found = opened.upload("voices/source?name=x.wav", b"no sound", expect=422)
     assert "x.wav" in reason(found)
     assert opened.state()["studio"]["sounds"] == []
+    _, path = opened.studio.sounds.place(".audio")
+    assert [file.name for file in path.parent.iterdir()] == [".lock"]
+
+
+def test_a_disk_that_is_full_leaves_no_half_of_a_source(
+    opened: Page, speech: Speech, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        opened.studio.sounds.add_source(wav(speech_at_48_khz(speech, 2.0)), "x.wav")
+    _, path = opened.studio.sounds.place(".audio")
+    assert [file.name for file in path.parent.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,19 @@ let recording = null;
 export function enrol(page) {
   const { draft } = page.state;
   const job = page.state.jobs.findLast((one) => one.kind === "enrol");
-  if (step === "result" && job?.result) return result(page, job.result, () => { step = draft ? "recordings" : "terms"; page.refresh(); });
+  const heading = h("h2", { tabIndex: -1 }, "Enrol your voice");
+  if (step === "result") {
+    if (job?.result) return result(page, job.result, () => { step = draft ? "recordings" : "terms"; page.refresh(); });
+    // Somebody looked elsewhere meanwhile and is back before it is done.
+    if (job && !["failed", "cancelled"].includes(job.state)) return [heading, h("p", { class: "quiet", id: "checking" }, "Everything is being checked.")];
+    step = "statement";
+  }
   if (!draft) step = "terms";
   const parts = { terms, recordings, statement };
   return [
-    h("h2", { tabIndex: -1 }, "Enrol your voice"),
+    heading,
     steps(page),
-    (parts[step] ?? terms)(page)];
+    parts[step](page)];
 }
 
 export function stopRecording() {

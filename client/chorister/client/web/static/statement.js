@@ -31,7 +31,7 @@ export function signing(page, recorder, done) {
   return h("div", {}, read,
     h("h3", {}, "Read this aloud"),
     h("blockquote", { class: "prompt", lang: draft.locale, id: "sentence" }, shown.sentence),
-    h("p", { class: "digits", "aria-label": `The digits: ${shown.digits.join(" ")}` }, shown.digits.map((digit) => h("span", {}, String(digit)))),
+    h("p", { class: "digits", role: "group", "aria-label": "The digits" }, shown.digits.map((digit) => [h("span", {}, String(digit)), " "])),
     h("p", { class: "quiet" }, "Say the digits one by one. Time left: ", left),
     recorder(page, { id: "statement", label: "the statement", take: draft.statement, where: `enrol/statement/${shown.id}`, sound: "/take/statement" }),
     h("p", { class: "moves" },
