@@ -101,6 +101,7 @@ class Daemon:
         connect: gives a connection.
         reason_to_wait: why this device may not train now, None if it may.
         ledger: opens the ledger, for what is refused before a device is opened.
+        moved: whether the server is to be dialled anew, since there is another invitation.
         ended: why it is over for good (a withdrawal that the server was told), None if it is not.
         over: set by whoever wants it to end.
         check_every_s: between two looks at the conditions.
@@ -113,6 +114,7 @@ class Daemon:
     connect: Callable[[], AbstractContextManager[Node]]
     reason_to_wait: Callable[[], str | None]
     ledger: Callable[[], LedgerFile]
+    moved: Callable[[], bool] = lambda: False
     ended: Callable[[str, str], str | None] = lambda exchange, word: None
     over: threading.Event = field(default_factory=threading.Event)
     check_every_s: float = 30.0
@@ -162,7 +164,7 @@ class Daemon:
                 return  # the connection is from before the machine slept: a new one is quicker
             if not self.in_round() and self.clocks.monotonic() - checked >= self.check_every_s:
                 checked = self.clocks.monotonic()
-                if self.reason_to_wait() is not None:
+                if self.reason_to_wait() is not None or self.moved():
                     return
             letter = node.pull()
             if letter is None:

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from chorister.client.device import ENVIRONMENT
 from chorister.client.home import Home, reopen
 from chorister.client.membership import node_key_of
 from chorister.client.outbox import refuse_if_withdrawn
-from chorister.client.supernode import connected
+from chorister.client.supernode import SuperNode, connected
 from chorister.client.vault import WITHDRAWN_FILE, read_marker
 from chorister.shared.console import say
 from chorister.shared.errors import ChoristerError, UsageError
@@ -48,7 +48,7 @@ def take_part(
             device to compute on that is not there.
     """
     federation = agreed.federation
-    agreed, certificate = installed.require_member(home, federation)
+    _, certificate = installed.require_member(home, federation)
     compute.best_device(settings.device)  # refused now, not in the first round
     compute.limit_process(settings.threads, settings.memory_gib)
     with contextlib.suppress(OSError):
@@ -58,18 +58,16 @@ def take_part(
     own = folder_of(home.folder, federation)
     own.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _alone(own):
-        over, key = threading.Event(), node_key_of(home, federation)
+        over, line = threading.Event(), Line(home, federation)
         daemon = Daemon(
             federation=federation,
             folder=own,
-            connect=lambda: connected(  # type: ignore[arg-type,return-value]
-                agreed.invite.server, agreed.invite.root_certificate, key,
-                BundleGuard(agreed.invite.bundles),
-            ),
+            connect=line.connect,  # type: ignore[arg-type]
             reason_to_wait=partial(
                 reason_to_wait, home, federation, Conditions(settings)
             ),
             ledger=partial(installed.open_ledger, home, federation, certificate.device_id),
+            moved=line.moved,
             ended=partial(_told_of_withdrawal, home.folder),
             over=over,
             check_every_s=settings.check_every_s,
@@ -79,6 +77,42 @@ def take_part(
         say(f"Device {certificate.device_id} takes part in '{federation}'. Ctrl-C ends it.")
         with _until_told(over, for_s):
             return daemon.run()
+
+
+class Line:
+    """The connection as the newest invitation in the vault describes it, without a restart.
+
+    Args:
+        home: opened by its owner.
+        federation: that this device is a member of.
+
+    Raises:
+        UsageError: it is no member.
+    """
+
+    def __init__(self, home: Home, federation: str) -> None:
+        self._home = home
+        self._federation = federation
+        self._key = node_key_of(home, federation)
+        self._dialled = self._newest(home)
+
+    def connect(self) -> AbstractContextManager[SuperNode]:
+        """Return a connection to the server, to be entered."""
+        # A vault that was withdrawn says nothing any more, and the server has to hear of it.
+        with contextlib.suppress(ChoristerError):
+            self._dialled = self._newest(reopen(self._home))
+        server, root_certificate, bundles = self._dialled
+        return connected(server, root_certificate, self._key, BundleGuard(bundles))
+
+    def moved(self) -> bool:
+        """Return whether there is an invitation to somewhere else, or to other bundles."""
+        with contextlib.suppress(ChoristerError):
+            return self._newest(reopen(self._home)) != self._dialled
+        return False
+
+    def _newest(self, home: Home) -> tuple[str, str, tuple[str, ...]]:
+        invite = installed.require_member(home, self._federation)[0].invite
+        return invite.server, invite.root_certificate, tuple(invite.bundles)
 
 
 def reason_to_wait(home: Home, federation: str, conditions: Conditions) -> str | None:

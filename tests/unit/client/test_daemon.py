@@ -246,6 +246,12 @@ def test_a_machine_that_wakes_up_does_not_sit_out_a_back_off(make):
     assert sum(time.waits) <= 10 * 5.0 + SLOW_S
 
 
+def test_a_server_that_moved_is_dialled_anew_between_rounds(make):
+    daemon, server, _, _ = make([None] * 400, moved=lambda: server.connections == 1)
+    daemon.run()
+    assert server.connections == 2
+
+
 def test_a_message_that_comes_too_late_trains_nothing(make):
     daemon, server, _, _ = make([Letter("train.contribute", ends_s=5.0)])
     daemon.run()

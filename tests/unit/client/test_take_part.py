@@ -88,6 +88,31 @@ def test_a_withdrawal_is_no_reason_until_the_server_was_told(members):
         assert bool(module._told_of_withdrawal(home.folder, exchange, word)) is ended
 
 
+def test_a_new_invitation_is_dialled_without_a_restart(members, member, monkeypatch):
+    found = members(1)
+    home, dialled = found.homes[0], []
+    monkeypatch.setattr(
+        module, "connected",
+        lambda server, root, key, guard: dialled.append((server, root, tuple(guard.allowed))),
+    )  # fmt: skip
+    line = module.Line(home, "choir")
+    line.connect()
+    assert not line.moved()
+    newer = {"server": "127.0.0.1:9999", "root_certificate": "", "bundles": ("c" * 64,)}
+    other = open_home(home.folder, "correct horse", clock=found.clock)
+    member.agree(
+        other, member.an_invite(issued_s=member.NOW_S + 1, **newer), member.OwnerLimits()
+    )  # fmt: skip
+    assert line.moved()
+    line.connect()
+    assert not line.moved()
+    assert dialled == [("127.0.0.1:9092", "", ("b" * 64,)), tuple(newer.values())]
+    withdraw(open_home(home.folder, "correct horse", clock=found.clock))
+    assert not line.moved()
+    line.connect()
+    assert dialled[2] == dialled[1], "the server still hears of it"
+
+
 def test_one_process_takes_part_for_a_device(tmp_path):
     alone = module._alone
     with alone(tmp_path), pytest.raises(UsageError, match="One process"), alone(tmp_path):
