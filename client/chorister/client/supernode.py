@@ -311,7 +311,8 @@ def connected(
         )
     client.stay()
     with client:
-        # 412 is what Flower answers there for a key that nobody registered.
+        # 412 is what Flower answers there for a key that was let out since our server's door let it
+        # in; the door itself answers 401.
         with _told(httpx.codes.PRECONDITION_FAILED):
             node_id = client.ActivateNode(
                 ActivateNodeRequest(

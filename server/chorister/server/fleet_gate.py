@@ -5,21 +5,33 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from chorister.server.door import MAX_REQUEST_BYTES, Door
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 FLEET = "/v1/fleet/"
-# Flower reads a request before it knows who sends it; no message of ours comes near this.
-MAX_REQUEST_BYTES = 32 * 2**20
+RETRY_AFTER_S = 5
+_WHY = {
+    401: "No key that was let in signed this request.",
+    404: "Nothing is here.",
+    411: "A request says in Content-Length how large it is.",
+    413: f"A request has at most {MAX_REQUEST_BYTES} bytes.",
+    503: f"The server reads as many requests as it may. Try again in {RETRY_AFTER_S} s.",
+}
 
 
-def fleet_only(app: App) -> App:
-    """Return an ASGI app that passes requests of devices on, and answers 404 to all others.
+def fleet_only(app: App, door: Door) -> App:
+    """Return an ASGI app that passes requests of devices on, and refuses all others unread.
 
-    A request that is larger than any of a device is refused, or cut off where it does not say how
-    large it is.
+    404 for what is no device's, 401 for a key that was not let in, 411 and 413 for sizes, 503 with
+    Retry-After where the server holds as much as it may.
+
+    Args:
+        app: Flower's.
+        door: who is let in, and what they hold.
     """
 
     async def gate(scope: Scope, receive: Receive, send: Send) -> None:
@@ -27,37 +39,40 @@ def fleet_only(app: App) -> App:
             await send({"type": "websocket.close", "code": 1008})
         if scope["type"] != "http":
             return
-        status = _refusal(scope)
-        if status is None:
-            await app(scope, _at_most(receive), send)
+        if not _is_fleets(scope):
+            await _refuse(send, 404)
             return
-        await send({"type": "http.response.start", "status": status, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
+        headers = dict(scope.get("headers", ()))
+        peer = scope.get("client")
+        key = door.key_of(tuple(peer) if peer else None, headers)
+        if key is None:
+            await _refuse(send, 401)
+            return
+        length = headers.get(b"content-length", b"")
+        if b"transfer-encoding" in headers or not length:
+            await _refuse(send, 411)
+        elif not length.isdigit() or int(length) > MAX_REQUEST_BYTES:
+            await _refuse(send, 413)
+        elif not door.has_room(key, int(length)):
+            await _refuse(send, 503)
+        else:
+            with door.holding(key, int(length)):
+                await app(scope, receive, send)
 
     return gate
 
 
-def _refusal(scope: Scope) -> int | None:
-    """Return the status that a request from outside is refused with, None if it may pass."""
+def _is_fleets(scope: Scope) -> bool:
     path = scope.get("path", "")
     # The path as it came must be the path as it is routed: no escapes, no '..' on the way.
     raw = scope.get("raw_path", path.encode())
-    if not path.startswith(FLEET) or raw != path.encode("latin-1", errors="replace"):
-        return 404
-    sizes = [value for name, value in scope.get("headers", ()) if name == b"content-length"]
-    if any(not size.isdigit() or int(size) > MAX_REQUEST_BYTES for size in sizes):
-        return 413
-    return None
+    return path.startswith(FLEET) and raw == path.encode("latin-1", errors="replace")
 
 
-def _at_most(receive: Receive) -> Receive:
-    """Return a source of a request's parts that ends the connection when they are too many."""
-    taken = 0
-
-    async def part() -> MutableMapping[str, Any]:
-        nonlocal taken
-        message = await receive()
-        taken += len(message.get("body", b""))
-        return message if taken <= MAX_REQUEST_BYTES else {"type": "http.disconnect"}
-
-    return part
+async def _refuse(send: Send, status: int) -> None:
+    # The rest of the request is not waited for.
+    headers = [(b"connection", b"close"), (b"content-type", b"text/plain")]
+    if status == 503:
+        headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": f"{_WHY[status]}\n".encode()})

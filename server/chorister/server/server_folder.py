@@ -41,6 +41,9 @@ class ServerSettings(Settings):
         local_port: of the Control and Runtime APIs, on 127.0.0.1 only.
         page_port: of the read-only page and metrics, on 127.0.0.1 only.
         public_address: HOST:PORT that devices dial.
+        most_strangers: connections that have not shown to be a device's; one more closes the
+            oldest.
+        most_held_mib: of requests that are being read or answered, all devices together.
     """
 
     authority: Hexadecimal
@@ -51,6 +54,8 @@ class ServerSettings(Settings):
     local_port: Port = 9093
     page_port: Port = 9094
     public_address: Annotated[str, Field(min_length=3, max_length=260)]
+    most_strangers: Annotated[int, Field(ge=16, le=100_000)] = 512
+    most_held_mib: Annotated[int, Field(ge=32, le=1_048_576)] = 256
 
     @property
     def authority_key(self) -> VerifyKey:

@@ -80,6 +80,11 @@ adapter_rank = {rank}
 # Where devices connect: nothing but Flower's Fleet API answers there, over TLS, to members only.
 listen_host = {listen_host}
 listen_port = {port}
+# Connections at once that have not shown to be a member's; one more closes the oldest of them.
+most_strangers = 512
+# Memory that requests of all members together may take while they are read and answered; a member
+# beyond it is told to try again (503).
+most_held_mib = 256
 # Flower's Control and Runtime APIs, on 127.0.0.1 only.
 local_port = {local_port}
 # Page and metrics, on 127.0.0.1 only: ssh -L {page_port}:127.0.0.1:{page_port} THIS_MACHINE

@@ -62,6 +62,7 @@ def run_server(folder: ServerFolder, *, echo: bool, encrypted: bool) -> int:
     environment = {FOLDER_VARIABLE: str(folder.root.resolve()), ENVIRONMENT: "installed"}
     os.environ.update(_flower(folder))
     # Flower reads its environment when it is imported.
+    from chorister.server.door import Crowd
     from chorister.server.page_server import PageServer
     from chorister.server.superlink import Addresses, SuperLink
 
@@ -72,6 +73,7 @@ def run_server(folder: ServerFolder, *, echo: bool, encrypted: bool) -> int:
         folder.flower, folder.tls,
         Addresses(machine.listen_host, machine.listen_port, machine.local_port),
         SystemRandomness(), encrypted=encrypted,
+        crowd=Crowd(machine.most_strangers, machine.most_held_mib * 2**20),
     )  # fmt: skip
     page = PageServer(folder, machine.page_port)
     stopped = threading.Event()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -38,6 +39,7 @@ from flwr.superlink.main import create_app
 from flwr.superlink.servicer.control import control_handlers
 
 from chorister.server import tls
+from chorister.server.door import BoundedHeaders, Crowd, Door
 from chorister.server.fleet_gate import fleet_only
 from chorister.server.superlink_cost import (
     REQUEST_THREADS,
@@ -107,6 +109,7 @@ class SuperLink:
         addresses: where it listens.
         randomness: of the secret.
         encrypted: False speaks plain HTTP, to registered devices still; for tests on 127.0.0.1.
+        crowd: how many strangers, and how many bytes of requests, it puts up with.
 
     Raises:
         UsageError: plain HTTP is asked for elsewhere than on 127.0.0.1.
@@ -120,6 +123,7 @@ class SuperLink:
         randomness: Randomness,
         *,
         encrypted: bool = True,
+        crowd: Crowd = Crowd(),  # noqa: B008 (it cannot be changed)
     ) -> None:
         if not encrypted and addresses.host != LOCAL_HOST:
             raise UsageError(
@@ -140,7 +144,10 @@ class SuperLink:
         _let_devices_return(self.state)
         look_for_lost_tasks_seldom(self.state)
         wait_for_the_lock(self.state)
+        self._door = Door(crowd)
+        self._door.members.update(self.registered())
         self._servers: list[uvicorn.Server] = []
+        self._listeners: list[socket.socket] = []
         self._thread: threading.Thread | None = None
         self._starter: subprocess.Popen[bytes] | None = None
 
@@ -160,6 +167,10 @@ class SuperLink:
         Raises:
             UsageError: a port is taken.
         """
+        try:
+            self._listeners = self._door.listen(self._addresses.host, self._addresses.port)
+        except OSError:
+            raise self._not_listening() from None
         self._servers = [self._server(local=True), self._server(local=False)]
         self._thread = threading.Thread(target=self._serve, name="superlink", daemon=True)
         self._thread.start()
@@ -187,6 +198,7 @@ class SuperLink:
 
     def register(self, public_key_pem: bytes, name: str) -> int:
         """Let a device's connection in, and return its node's number; twice is the same as once."""
+        self._door.members.add(public_key_pem)
         known = self.state.get_node_id_by_public_key(public_key_pem)
         if known is not None:
             return int(known)
@@ -201,6 +213,7 @@ class SuperLink:
 
     def unregister(self, public_key_pem: bytes) -> None:
         """Let a device's connection in no more."""
+        self._door.members.discard(public_key_pem)
         known = self.state.get_node_id_by_public_key(public_key_pem)
         if known is not None:
             self.state.delete_node(_account().flwr_aid, known)
@@ -277,7 +290,7 @@ class SuperLink:
         )
 
     def _server(self, *, local: bool) -> uvicorn.Server:
-        app: Any = self._app if local else fleet_only(without_control(self._app))
+        app: Any = self._app if local else fleet_only(without_control(self._app), self._door)
         return uvicorn.Server(
             uvicorn.Config(
                 app=app,
@@ -286,6 +299,8 @@ class SuperLink:
                 # The app's resources are opened once, by the first of the two.
                 lifespan="on" if local else "off",
                 interface="asgi3",
+                http="auto" if local else BoundedHeaders,
+                ws="none",
                 proxy_headers=False,
                 access_log=False,
                 log_config=None,
@@ -299,7 +314,8 @@ class SuperLink:
     def _serve(self) -> None:
         async def both() -> None:
             current_default_thread_limiter().total_tokens = REQUEST_THREADS
-            await asyncio.gather(*(_serve_quietly(server) for server in self._servers))
+            local, fleet = self._servers
+            await asyncio.gather(_serve_quietly(local), _serve_quietly(fleet, self._listeners))
 
         asyncio.run(both())
 
@@ -312,8 +328,11 @@ class SuperLink:
                 break
             waited.wait(0.1)
         self.stop()
+        raise self._not_listening()
+
+    def _not_listening(self) -> UsageError:
         ports = f"{self._addresses.local_port} and {self._addresses.port}"
-        raise UsageError(
+        return UsageError(
             f"A server listens on ports {ports}.", "one that is taken, or not allowed",
             "Stop what uses it (ss -ltnp), or choose others in server.toml.",
         )  # fmt: skip
@@ -383,9 +402,11 @@ def _account() -> AccountInfo:
     return _ACCOUNT
 
 
-async def _serve_quietly(server: uvicorn.Server) -> None:
+async def _serve_quietly(
+    server: uvicorn.Server, listeners: list[socket.socket] | None = None
+) -> None:
     # uvicorn leaves with SystemExit where a port is taken; who waits is told by `started`.
     try:
-        await server.serve()
+        await server.serve(sockets=listeners)
     except SystemExit:
         return
