@@ -63,9 +63,9 @@ def fleet_only(app: App, door: Door) -> App:
 
 
 def _is_fleets(scope: Scope) -> bool:
-    path = scope.get("path", "")
+    path: str = scope.get("path", "")
     # The path as it came must be the path as it is routed: no escapes, no '..' on the way.
-    raw = scope.get("raw_path", path.encode())
+    raw: bytes = scope.get("raw_path", path.encode())
     return path.startswith(FLEET) and raw == path.encode("latin-1", errors="replace")
 
 
