@@ -7,26 +7,17 @@ stays makes room. Devices get so many bytes of requests at once, each a part of 
 
 The port's own limits are missing in uvicorn 0.49: `limit_concurrency` counts devices and strangers
 alike, and headers have no end. asyncio calls `accept` of the socket that it is given.
-
-Source: flwr 1.41, superlink/routers/fleet/node_auth.py, for what is signed.
 """
 
 from __future__ import annotations
 
-import binascii
 import contextlib
-import datetime
 import socket
-from base64 import b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMESTAMP_TOLERANCE
-from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
-from flwr.supercore.date import now
-from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # Flower reads a request whole before it answers; no message of ours comes near this.
@@ -36,11 +27,9 @@ SMALL_REQUEST_BYTES = 64 * 2**10
 MAX_HEADER_BYTES = 64 * 2**10
 _SHARE = 8  # of what all may hold, one device's part
 _CONNECTIONS_A_KEY = 16
-_PUBLIC_KEY = FLEET_HTTP_PUBLIC_KEY_HEADER.encode()
-_SIGNATURE = FLEET_HTTP_SIGNATURE_HEADER.encode()
-_TIMESTAMP = TIMESTAMP_HEADER.encode()
 
 Peer = tuple[str, int]
+Headers = Mapping[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +51,23 @@ class Door:
 
     Args:
         crowd: the limits.
+        claimed_key: gives the key, in PEM, that a request says is its sender's; b'' for none.
+        is_signed: whether that key signed the request.
 
     Attributes:
         members: keys, in PEM, that are let in; may be changed by other threads.
     """
 
-    def __init__(self, crowd: Crowd) -> None:
+    def __init__(
+        self,
+        crowd: Crowd,
+        claimed_key: Callable[[Headers], bytes],
+        is_signed: Callable[[bytes, Headers], bool],
+    ) -> None:
         self.members: set[bytes] = set()
         self._crowd = crowd
+        self._claimed_key = claimed_key
+        self._is_signed = is_signed
         self._strangers: dict[Peer, socket.socket] = {}  # the oldest first
         self._devices: dict[Peer, tuple[socket.socket, bytes]] = {}
         self._held: dict[bytes, int] = {}
@@ -111,7 +109,7 @@ class Door:
             with contextlib.suppress(OSError):
                 oldest.shutdown(socket.SHUT_RDWR)  # asyncio finds it at its end, and closes it
 
-    def key_of(self, peer: Peer | None, headers: Mapping[bytes, bytes]) -> bytes | None:
+    def key_of(self, peer: Peer | None, headers: Headers) -> bytes | None:
         """Return the key of the device that sends a request, None for a stranger.
 
         The signature is checked once a connection; Flower checks that of every request.
@@ -120,16 +118,13 @@ class Door:
             peer: host and port.
             headers: by their names in lower case.
         """
-        try:
-            key = b64decode(headers.get(_PUBLIC_KEY, b""), validate=True)
-        except binascii.Error:
-            return None
+        key = self._claimed_key(headers)
         if key not in self.members:
             return None
         known = self._devices.get(peer) if peer is not None else None
         if known is not None and known[1] == key:
             return key
-        if not _signed(key, headers):
+        if not self._is_signed(key, headers):
             return None
         if peer is not None:
             self._admit(peer, key)
@@ -210,14 +205,3 @@ class BoundedHeaders(HttpToolsProtocol):
         self._in_headers = True
         self._parts += 1
         super().on_message_complete()
-
-
-def _signed(key: bytes, headers: Mapping[bytes, bytes]) -> bool:
-    try:
-        signature = b64decode(headers[_SIGNATURE], validate=True)
-        stamp = headers[_TIMESTAMP]
-        age_s = (now() - datetime.datetime.fromisoformat(stamp.decode("ascii"))).total_seconds()
-        in_time = -SYSTEM_TIME_TOLERANCE < age_s < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
-        return in_time and verify_signature(bytes_to_public_key(key), stamp, signature)
-    except (KeyError, ValueError, TypeError):
-        return False

@@ -6,17 +6,21 @@ devices are known by keys that were registered before (no device registers itsel
 API answers nobody, since the server's own process starts the runs, and a ServerApp is started only
 by the process that knows this server's secret.
 
-Source: flwr 1.41, superlink/cli/flower_superlink.py and superlink/main.py.
+Source: flwr 1.41, superlink/cli/flower_superlink.py, superlink/main.py and, for what a device
+signs, superlink/routers/fleet/node_auth.py.
 """
 
 from __future__ import annotations
 
 import asyncio
+import binascii
+import datetime
 import os
 import socket
 import subprocess
 import sys
 import threading
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +29,26 @@ from typing import Any
 import sqlalchemy as sa
 import uvicorn
 from anyio.to_thread import current_default_thread_limiter
-from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE, Status, SubStatus
+from flwr.common.constant import (
+    ISOLATION_MODE_PROCESS,
+    SYSTEM_TIME_TOLERANCE,
+    TIMESTAMP_HEADER,
+    TIMESTAMP_TOLERANCE,
+    TRANSPORT_TYPE_GRPC_RERE,
+    Status,
+    SubStatus,
+)
 from flwr.proto.control_pb2 import StartRunRequest
 from flwr.proto.fab_pb2 import Fab
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.auth.typing import AccountInfo
-from flwr.supercore.constant import NodeStatus
+from flwr.supercore.constant import (
+    FLEET_HTTP_PUBLIC_KEY_HEADER,
+    FLEET_HTTP_SIGNATURE_HEADER,
+    NodeStatus,
+)
+from flwr.supercore.date import now
+from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 from flwr.supercore.state.schema.linkstate_models import Node as NodeModel
 from flwr.superlink.auth_plugin import ControlAuthnPlugin, NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
@@ -39,7 +57,7 @@ from flwr.superlink.main import create_app
 from flwr.superlink.servicer.control import control_handlers
 
 from chorister.server import tls
-from chorister.server.door import BoundedHeaders, Crowd, Door
+from chorister.server.door import BoundedHeaders, Crowd, Door, Headers
 from chorister.server.fleet_gate import fleet_only
 from chorister.server.superlink_cost import (
     REQUEST_THREADS,
@@ -144,7 +162,7 @@ class SuperLink:
         _let_devices_return(self.state)
         look_for_lost_tasks_seldom(self.state)
         wait_for_the_lock(self.state)
-        self._door = Door(crowd)
+        self._door = Door(crowd, claimed_key, is_signed)
         self._door.members.update(self.registered())
         self._servers: list[uvicorn.Server] = []
         self._listeners: list[socket.socket] = []
@@ -358,6 +376,26 @@ class SuperLink:
             stderr=subprocess.STDOUT if output is not None else None,
             stdin=subprocess.DEVNULL,
         )
+
+
+def claimed_key(headers: Headers) -> bytes:
+    """Return the key, in PEM, that a request's headers name; b'' where they name none."""
+    try:
+        return b64decode(headers.get(FLEET_HTTP_PUBLIC_KEY_HEADER.encode(), b""), validate=True)
+    except binascii.Error:
+        return b""
+
+
+def is_signed(key: bytes, headers: Headers) -> bool:
+    """Return whether a key signed a request, as Flower's SuperNodes do, and lately."""
+    try:
+        signature = b64decode(headers[FLEET_HTTP_SIGNATURE_HEADER.encode()], validate=True)
+        stamp = headers[TIMESTAMP_HEADER.encode()]
+        age_s = (now() - datetime.datetime.fromisoformat(stamp.decode("ascii"))).total_seconds()
+        in_time = -SYSTEM_TIME_TOLERANCE < age_s < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
+        return in_time and verify_signature(bytes_to_public_key(key), stamp, signature)
+    except (KeyError, ValueError, TypeError):
+        return False
 
 
 def _let_devices_return(state: LinkState) -> None:

@@ -26,6 +26,7 @@ from chorister.server.door import (
     Door,
 )
 from chorister.server.fleet_gate import RETRY_AFTER_S, fleet_only
+from chorister.server.superlink import claimed_key, is_signed
 from chorister.shared.node_key import NodeKey
 from chorister.shared.randomness import SystemRandomness
 
@@ -38,7 +39,11 @@ class Server:
     """A port behind a door, with an app that reads requests whole and waits to be let go on."""
 
     def __init__(self, crowd, tls_folder=None):
-        self.door, self.go_on, self.reading = Door(crowd), threading.Event(), 0
+        self.door, self.go_on, self.reading = (
+            Door(crowd, claimed_key, is_signed),
+            threading.Event(),
+            0,
+        )
         self.go_on.set()
         self.read = []
         ours = None if tls_folder is None else str(tls_folder / tls.KEY_FILE)

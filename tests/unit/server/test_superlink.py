@@ -8,7 +8,13 @@ import pytest
 
 from chorister.server.door import Crowd, Door
 from chorister.server.fleet_gate import fleet_only
-from chorister.server.superlink import Addresses, NobodyControls, SuperLink
+from chorister.server.superlink import (
+    Addresses,
+    NobodyControls,
+    SuperLink,
+    claimed_key,
+    is_signed,
+)
 from chorister.shared.errors import UsageError
 from chorister.shared.node_key import NodeAdmission, NodeKey
 from chorister.shared.randomness import SystemRandomness
@@ -34,7 +40,7 @@ def _ask(path, kind="http", raw=None):
         "type": kind, "path": path, "raw_path": (raw or path).encode("latin-1"),
         "headers": [(b"content-length", b"0")],
     }  # fmt: skip
-    asyncio.run(fleet_only(app, Open(Crowd()))(scope, None, send))
+    asyncio.run(fleet_only(app, Open(Crowd(), claimed_key, is_signed))(scope, None, send))
     return passed, sent
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from chorister.server.door import Crowd, Door
 from chorister.server.fleet_gate import fleet_only
-from chorister.server.superlink import Addresses, SuperLink
+from chorister.server.superlink import Addresses, SuperLink, claimed_key, is_signed
 from chorister.server.superlink_cost import (
     CONTROL_LAYERS,
     IDLE_LAYERS,
@@ -104,7 +104,7 @@ def test_without_the_control_layers_a_stranger_is_still_refused(link, call):
 
 
 def test_the_control_api_is_not_behind_the_fleet_door_and_answers_nobody_elsewhere(link):
-    door = fleet_only(without_control(link._app), Door(Crowd()))
+    door = fleet_only(without_control(link._app), Door(Crowd(), claimed_key, is_signed))
     before = _layers(link._app)
     for call in ("start-run", "list-runs"):
         assert _ask(door, f"/v1/control/{call}") == 404
