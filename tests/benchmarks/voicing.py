@@ -21,6 +21,7 @@ from chorister.shared.voice import model as voice_model
 from chorister.shared.voice.base import load_base
 from chorister.shared.voice.f0 import estimate_f0
 from chorister.shared.voice.features import extract_features
+from chorister.shared.voice.hiss import draw_hiss
 from chorister.shared.voice.metrics import voicing_error
 from chorister.shared.voice.model import VoiceModel, move_pitch, single_batch
 from chorister.shared.voice.phones import find_recogniser
@@ -61,7 +62,7 @@ def speak(
     f0_hz = move_pitch(features.f0_hz, source, target)
     spoken_hz = early_onsets(f0_hz) if way.early else f0_hz
     batch = single_batch(FeatureSequence(features.log_mel, spoken_hz), source, target)
-    hiss = torch.randn((1, len(f0_hz) * 160), generator=torch.Generator().manual_seed(0))
+    hiss = draw_hiss(1, len(f0_hz) * 160, torch.Generator().manual_seed(0))
     with torch.inference_mode():
         envelopes = model.envelopes(batch)
         if way.bounded:

@@ -94,8 +94,9 @@ def untrained_model() -> VoiceModel:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
-    # As in a trained base: what is said is moved towards the table as well.
+    # As in a trained base: what is said is moved towards the table as well, and ripples grow.
     model.decoder.recall.content_share.fill_(0.6)
+    model.decoder.contrast[2:40] = 1.2
     return model.requires_grad_(False).eval()
 
 

@@ -47,10 +47,10 @@ from chorister.shared.files import write_atomically
 from chorister.shared.types import MEL_BANDS
 from chorister.shared.voice.adapters import describe_personal, describe_shared, read_personal
 from chorister.shared.voice.frames import HOP_SAMPLES
-from chorister.shared.voice.model import VoiceModel
+from chorister.shared.voice.model import VoiceModel, heard_envelopes
 from chorister.shared.voice.profile import SpeakerProfile
+from chorister.shared.voice.recall import foreignness
 from chorister.shared.voice.vocoder import GRAIN_SAMPLES, Vocoder
-from chorister.shared.voice.voicing import keep_voiced
 
 _VOCODER = "vocoder"
 _EXAMPLE_FRAMES = 32
@@ -250,6 +250,7 @@ class _Network(nn.Module):
     condition: Tensor
     sounds_content: Tensor
     sounds_log_mel: Tensor
+    target_mel_mean: Tensor
 
     def __init__(self, model: VoiceModel, target: SpeakerProfile) -> None:
         super().__init__()
@@ -257,9 +258,9 @@ class _Network(nn.Module):
         rows = (target.vector, target.mel_mean, target.mel_std)
         vectors = (torch.from_numpy(np.array(row, np.float32))[None] for row in rows)
         self.register_buffer("condition", own.decoder.condition(*vectors))
-        for name in ("sounds_content", "sounds_log_mel"):
-            table = torch.from_numpy(np.array(getattr(target, name), np.float32))
-            self.register_buffer(name, table[None])
+        for name in ("sounds_content", "sounds_log_mel", "mel_mean"):
+            value = torch.from_numpy(np.array(getattr(target, name), np.float32))
+            self.register_buffer(name.replace("mel_mean", "target_mel_mean"), value[None])
         self.encoder = own.encoder
         self.decoder = own.decoder
         for block in own.decoder.blocks:
@@ -268,9 +269,12 @@ class _Network(nn.Module):
     def forward(self, log_mel: Tensor, f0_hz: Tensor, mel_mean: Tensor, mel_std: Tensor) -> Tensor:
         """Both envelopes side by side, harmonic first, shape (1, F, 160)."""
         content = self.encoder(log_mel, mel_mean, mel_std)
-        content, recalled = self.decoder.recall(content, self.sounds_content, self.sounds_log_mel)
+        foreign = foreignness(mel_mean, self.target_mel_mean)
+        content, recalled = self.decoder.recall(
+            content, self.sounds_content, self.sounds_log_mel, foreign
+        )
         harmonic, noise = self.decoder(content, f0_hz, self.condition, recalled)
-        return torch.cat(keep_voiced(harmonic, noise, f0_hz), dim=2)
+        return torch.cat(heard_envelopes(self.decoder, harmonic, noise, f0_hz), dim=2)
 
 
 class _Constant(nn.Module):

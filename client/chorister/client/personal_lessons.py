@@ -102,7 +102,11 @@ class Lessons:
         condition = model.decoder.condition(
             own.target_vector, own.target_mel_mean, own.target_mel_std
         )
-        content, recalled = model.decoder.recall(content, own.sounds_content, own.sounds_log_mel)
+        # What a disguise says is another voice's.
+        foreign = (which > 0).to(content)
+        content, recalled = model.decoder.recall(
+            content, own.sounds_content, own.sounds_log_mel, foreign
+        )
         envelopes = model.decoder(content, own.f0_hz, condition, recalled)
         speech = model.vocoder(*envelopes, own.f0_hz, hiss_for(own, generator))
         each: Tensor = self._spectral(speech, self._targets[rows])

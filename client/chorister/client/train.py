@@ -36,6 +36,7 @@ from chorister.shared.types import Adapter, AdapterDelta
 from chorister.shared.voice import adapters
 from chorister.shared.voice.adapter_spec import SharedAdapterSpec
 from chorister.shared.voice.batches import own_voice_batch
+from chorister.shared.voice.hiss import draw_hiss
 from chorister.shared.voice.losses import reconstruction_loss
 from chorister.shared.voice.model import VoiceBatch, VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile
@@ -297,7 +298,7 @@ class KeyedNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
 def _losses(head: nn.Module, examples: Examples, excitation: torch.Generator) -> Tensor:
     frozen = examples.frozen
     # Drawn on the CPU, whose generator is the same on every machine.
-    hiss = torch.randn(examples.targets.shape, generator=excitation).to(examples.targets.device)
+    hiss = draw_hiss(*examples.targets.shape, excitation).to(examples.targets.device)
     wav = head(frozen.envelopes, frozen.followed, frozen.f0_hz, hiss)
     return reconstruction_loss(wav, examples.targets)
 

@@ -106,6 +106,12 @@ class StageSettings(Settings):
             table holds for it; None leaves what the stage before had.
         recall_gain: what the learnt share of recalled sounds is multiplied by at the end: training
             finds it on small tables, on which the look-up is poorer than on an enrolment.
+        contrast: how much of the ripples that conversions lack, against speech, a conversion
+            gets back, as a power of the ratio of their spreads, which is measured when the stage
+            begins and when it ends; 0 leaves what the stage before had.
+        hearing_share: how far a hearing stage moves the encoder's weights from what they were to
+            what it learnt: what is between them hears nearly as well in noise, and clean speech
+            better (Wortsman et al. 2022).
         fooling_weight: of being taken for real by the critics.
         matching_weight: of the distance between the critics' hidden layers.
         critic_rate: learning rate of the critics.
@@ -134,6 +140,8 @@ class StageSettings(Settings):
     tables: Annotated[tuple[Count, ...], Field(min_length=1)] = (250, 500, 1000)
     content_share: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     recall_gain: Positive = 1.0
+    contrast: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    hearing_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     fooling_weight: NotNegative = 0.0
     matching_weight: NotNegative = 0.0
     critic_rate: Positive = 2e-4

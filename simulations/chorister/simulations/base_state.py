@@ -21,7 +21,7 @@ from chorister.shared.voice.speaker import load_speaker_encoder
 from chorister.simulations.base_batches import Batch, Batches
 from chorister.simulations.base_critics import Critics, TeacherVectors
 from chorister.simulations.base_recipe import Recipe, StageSettings
-from chorister.simulations.base_steps import SpeakerJudges, Trainee, set_directions
+from chorister.simulations.base_steps import SpeakerJudges, Trainee, set_contrast, set_directions
 from chorister.simulations.ge2e import load_ge2e
 from chorister.simulations.parallel import CPU, Processes
 
@@ -219,6 +219,21 @@ class Training:
         """Where the weights after a stage are kept."""
         return self.out / f"stage{stage + 1}.safetensors"
 
+    def begin_stage(self, batches: Batches) -> None:
+        """Measures what the stage needs to know of the weights that it begins with."""
+        stage = self.recipe.stages[self.stage]
+        if stage.contrast and self.step == 0:
+            drawn = self._draw_after(batches, stage.steps)
+            set_contrast(self.trainee.model, drawn, stage.contrast)
+            self.average.decoder.contrast.copy_(self.trainee.model.decoder.contrast)
+
+    def _draw_after(self, batches: Batches, steps: int) -> list[Batch]:
+        """Draws that no step of the stage makes."""
+        return [
+            batches.draw(self.stage, steps + i, _DIRECTION_EXAMPLES, _DIRECTION_FRAMES, 1.0)
+            for i in range(_DIRECTION_BATCHES)
+        ]
+
     def finish_stage(self, batches: Batches, trained_on: Collection[str]) -> None:
         """Writes the weights of the stage and moves on to the next with fresh optimisers.
 
@@ -227,13 +242,15 @@ class Training:
             trained_on: labels of the speakers, for the weights file.
         """
         steps = self.recipe.stages[self.stage].steps
-        drawn = [
-            batches.draw(self.stage, steps + i, _DIRECTION_EXAMPLES, _DIRECTION_FRAMES, 1.0)
-            for i in range(_DIRECTION_BATCHES)
-        ]
+        drawn = self._draw_after(batches, steps)
+        stage = self.recipe.stages[self.stage]
+        if self.clean_ear is not None:
+            _move_towards(self.clean_ear, self.average.encoder, stage.hearing_share)
         set_directions(self.average, drawn)
         with torch.no_grad():
-            self.average.decoder.recall.share.mul_(self.recipe.stages[self.stage].recall_gain)
+            self.average.decoder.recall.share.mul_(stage.recall_gain)
+        if stage.contrast:
+            set_contrast(self.average, drawn, stage.contrast)
         self.processes.share(self.average)
         # A hearing stage begins by reading them, in every process.
         with self.processes.first_then_others():
@@ -331,3 +348,10 @@ def recipe_digest(recipe: Recipe, stages: int) -> str:
     plain = recipe.model_dump(mode="json", exclude_defaults=True)
     plain["stages"] = plain["stages"][:stages]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+@torch.no_grad()
+def _move_towards(before: ContentEncoder, after: ContentEncoder, share: float) -> None:
+    """Leaves `after` a share of the way from `before` to itself."""
+    for old, new in zip(before.parameters(), after.parameters(), strict=True):
+        new.copy_(old.lerp(new, share))

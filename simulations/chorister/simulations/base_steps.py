@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from chorister.shared.voice.contrast import restore_contrast, ripples_of
 from chorister.shared.voice.encoder import ContentEncoder, with_noise
+from chorister.shared.voice.hiss import draw_hiss
 from chorister.shared.voice.losses import SpectralLoss
 from chorister.shared.voice.model import HIGHEST_PITCH_HZ, LOWEST_PITCH_HZ, VoiceModel
+from chorister.shared.voice.profile import LOUD_PERCENTILE, SPEECH_RANGE
 from chorister.shared.voice.recall import resolved_bands, sound_of
 from chorister.shared.voice.torch_mel import LogMel
 from chorister.simulations.align import PHONES
@@ -27,6 +30,7 @@ from chorister.simulations.parallel import lower_precision
 _VOICED_BANDS = 24
 _HARMONIC_LEAD = 1.0
 _EAR_WARPS = (0.87, 1.0, 1.15)
+_CONTRAST_LIMITS = (0.5, 2.0)
 
 # Name of a loss to its weight and its value.
 Terms = dict[str, tuple[float, Tensor]]
@@ -99,9 +103,10 @@ class Trainee(nn.Module):
             content = model.encoder(batch.log_mel, batch.source_mean, batch.source_std).float()
             noisy = with_noise(content, stage.content_noise, generator)
             condition = model.decoder.condition(batch.vector, batch.target_mean, batch.target_std)
-            said, recalled = _recalled(model, noisy, batch)
+            foreign = torch.randint(2, (len(batch.wav),), generator=generator, device=noisy.device)
+            said, recalled = _recalled(model, noisy, batch, foreign.to(noisy))
             harmonic, breath = model.decoder(said, batch.f0_hz, condition, recalled)
-        hiss = torch.randn(batch.wav.shape, generator=generator, device=batch.wav.device)
+        hiss = draw_hiss(*batch.wav.shape, generator)
         wav = model.vocoder(harmonic.float(), breath.float(), batch.f0_hz, hiss)
         terms = {
             "reconstruction": (1.0, self.spectral(wav, batch.wav).mean()),
@@ -175,11 +180,15 @@ class Trainee(nn.Module):
         f0_hz = swap_pitch(batch.f0_hz, batch.log_f0)
         with lower_precision(self.lower, batch.wav):
             condition = model.decoder.condition(batch.vector.roll(1, 0), mean, std)
-            said, recalled = _recalled(model, noisy, batch, of_next=True)
+            everybody = torch.ones_like(noisy[:, 0, 0])
+            said, recalled = _recalled(model, noisy, batch, everybody, of_next=True)
             hidden = model.decoder.hidden(said, f0_hz, condition)
             harmonic, breath = model.decoder.envelopes(hidden, f0_hz, recalled)
             alone = model.decoder.own_envelopes(hidden, f0_hz, None).float()
-        wav: Tensor = model.vocoder(harmonic.float(), breath.float(), f0_hz, hiss)
+        # Judged as it will be heard.
+        gains = model.decoder.contrast
+        heard = restore_contrast(harmonic.float(), breath.float(), f0_hz, gains)
+        wav: Tensor = model.vocoder(*heard, f0_hz, hiss)
         mel = self.log_mel(wav)
         with lower_precision(self.lower, batch.wav):
             again = model.encoder(mel, mean, std).float()
@@ -201,7 +210,7 @@ class Trainee(nn.Module):
 
 
 def _recalled(
-    model: VoiceModel, content: Tensor, batch: Batch, *, of_next: bool = False
+    model: VoiceModel, content: Tensor, batch: Batch, foreign: Tensor, *, of_next: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """The content as the target says it, and what its table holds for it.
 
@@ -211,12 +220,14 @@ def _recalled(
         model: whose look-up it is.
         content: shape (B, F, C).
         batch: with its tables.
+        foreign: shape (B,), 1 where the content is moved as another voice's is, else 0.
         of_next: take the tables of the next examples' speakers.
     """
     if not batch.sounds_content.shape[1]:
         return content, None
     tables = (batch.sounds_content, batch.sounds_log_mel)
-    said, found = model.decoder.recall(content, *(t.roll(1, 0) if of_next else t for t in tables))
+    tables = tuple(t.roll(1, 0) if of_next else t for t in tables)
+    said, found = model.decoder.recall(content, *tables, foreign)
     return said, found
 
 
@@ -292,7 +303,7 @@ def set_directions(model: VoiceModel, batches: list[Batch]) -> None:
     for batch in (one.to(device) for one in batches):
         content = model.encoder(batch.plain_log_mel, batch.target_mean, batch.target_std)
         condition = model.decoder.condition(batch.vector, batch.target_mean, batch.target_std)
-        said, _ = _recalled(model, content, batch)
+        said, _ = _recalled(model, content, batch, torch.zeros_like(content[:, 0, 0]))
         rows.append(model.decoder.hidden(said, batch.f0_hz, condition).flatten(0, 1))
     hidden = torch.cat(rows).double()
     mean = hidden.mean(dim=0)
@@ -302,6 +313,47 @@ def set_directions(model: VoiceModel, batches: list[Batch]) -> None:
     leading = vectors[:, -count:].flip(1) / values[-count:].flip(0).clamp(min=1e-9).sqrt()
     model.decoder.directions.copy_(leading.float())
     model.decoder.directions_mean.copy_(mean.float())
+
+
+@torch.no_grad()
+def set_contrast(model: VoiceModel, batches: list[Batch], power: float) -> None:
+    """Writes the gains that give conversions the contrast of speech back into the model.
+
+    A gain is the ratio of the spreads of a cosine component over the speech frames of an example,
+    in recordings and in conversions to the next example's speaker.
+
+    Args:
+        model: changed in place.
+        batches: what to measure on.
+        power: of that ratio, 0 to 1. Real ripples are pitch and noise as well, so that all of it
+            is too much.
+    """
+    device = next(model.parameters()).device
+    log_mel, ripples = LogMel().to(device), ripples_of().to(device)
+    generator = torch.Generator(device).manual_seed(0)
+    spread = torch.zeros(2, len(ripples), device=device)
+    for batch in (one.to(device) for one in batches):
+        content = model.encoder(batch.plain_log_mel, batch.target_mean, batch.target_std)
+        mean, std = batch.target_mean.roll(1, 0), batch.target_std.roll(1, 0)
+        condition = model.decoder.condition(batch.vector.roll(1, 0), mean, std)
+        everybody = torch.ones_like(content[:, 0, 0])
+        said, recalled = _recalled(model, content, batch, everybody, of_next=True)
+        f0_hz = swap_pitch(batch.f0_hz, batch.log_f0)
+        envelopes = model.decoder(said, f0_hz, condition, recalled)
+        hiss = draw_hiss(*batch.wav.shape, generator)
+        converted = log_mel(model.vocoder(*envelopes, f0_hz, hiss))
+        for row, mels in enumerate((batch.plain_log_mel, converted)):
+            for mel in mels:
+                spread[row] += (_spoken(mel) @ ripples.T).var(dim=0)
+    gains = (spread[0] / spread[1]).sqrt().clamp(*_CONTRAST_LIMITS) ** power
+    gains[0] = 1.0  # the level is not a ripple
+    model.decoder.contrast.copy_(gains)
+
+
+def _spoken(mel: Tensor) -> Tensor:
+    """The frames of a log-mel (F, 80) that are no pause."""
+    level = mel.mean(dim=1)
+    return mel[level > level.quantile(LOUD_PERCENTILE / 100.0) - SPEECH_RANGE]
 
 
 @torch.no_grad()
@@ -319,8 +371,8 @@ def validation_loss(trainee: Trainee, batches: list[Batch], seed: int) -> float:
     for batch in (one.to(device) for one in batches):
         content = model.encoder(batch.plain_log_mel, batch.target_mean, batch.target_std)
         condition = model.decoder.condition(batch.vector, batch.target_mean, batch.target_std)
-        hiss = torch.randn(batch.wav.shape, generator=generator, device=device)
-        said, recalled = _recalled(model, content, batch)
+        hiss = draw_hiss(*batch.wav.shape, generator)
+        said, recalled = _recalled(model, content, batch, torch.zeros_like(content[:, 0, 0]))
         envelopes = model.decoder(said, batch.f0_hz, condition, recalled)
         wav = model.vocoder(*envelopes, batch.f0_hz, hiss)
         total.append(trainee.spectral(wav, batch.wav).mean())

@@ -20,6 +20,7 @@ from torch import Tensor
 from chorister.shared.types import FeatureSequence, FloatArray, Recording
 from chorister.shared.voice.features import log_mel
 from chorister.shared.voice.frames import HOP_SAMPLES
+from chorister.shared.voice.hiss import draw_hiss
 from chorister.shared.voice.model import VoiceModel, move_pitch
 from chorister.shared.voice.profile import LOUD_PERCENTILE, SPEECH_RANGE, SpeakerProfile
 from chorister.shared.voice.vocoder import Vocoder
@@ -163,7 +164,7 @@ def convert_differentially(
 
 def _speak(harmonic: Tensor, noise: Tensor, f0_hz: FloatArray) -> FloatArray:
     generator = torch.Generator().manual_seed(0)
-    hiss = torch.randn((1, len(f0_hz) * HOP_SAMPLES), generator=generator)
+    hiss = draw_hiss(1, len(f0_hz) * HOP_SAMPLES, generator)
     with torch.inference_mode():
         wav = Vocoder()(harmonic, noise, torch.from_numpy(f0_hz[None]), hiss)[0]
     return np.asarray(wav.numpy(), np.float32)

@@ -77,6 +77,7 @@ def run(
         if fresh:
             training.set_statistics(batches)
             fresh = False
+        training.begin_stage(batches)
         with _log(training, tensorboard) as log:
             _run_stage(training, stage, batches, checks, checkpoint_s, log)
         training.finish_stage(batches, known_speakers(data, corpus))

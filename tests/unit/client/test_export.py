@@ -13,12 +13,12 @@ import torch
 
 from chorister.client.consent import Permit
 from chorister.client.export import Origin, build_voice, export_voice
-from chorister.client.hiss import hiss_at
 from chorister.client.voice import SourceStatistics, Voice
 from chorister.shared.errors import ConsentRefused, UsageError
 from chorister.shared.types import FeatureSequence, FloatArray, Recording
 from chorister.shared.voice import adapters
 from chorister.shared.voice.features import extract_features
+from chorister.shared.voice.hiss import hiss_at
 from chorister.shared.voice.model import VoiceModel, move_pitch, single_batch
 from chorister.shared.voice.profile import SpeakerProfile, profile_from
 from chorister.shared.voice.voicing import early_onsets

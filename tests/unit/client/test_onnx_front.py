@@ -9,13 +9,14 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from chorister.client.hiss import add_hiss, hiss_at
+from chorister.client.hiss import add_hiss
 from chorister.client.onnx_front import add_log_mel, add_mel_statistics, add_pitch_statistics
 from chorister.client.onnx_graph import Graph
 from chorister.client.onnx_pitch import add_f0
 from chorister.shared.types import FloatArray
 from chorister.shared.voice.f0 import estimate_f0
 from chorister.shared.voice.features import log_mel
+from chorister.shared.voice.hiss import hiss_at
 from chorister.shared.voice.profile import SpeakerProfile, speech_frames
 
 RATE = 16_000
@@ -96,21 +97,3 @@ def test_hiss_is_the_one_of_numpy(position: int) -> None:
 
     found = run(add, np.array(position, np.int64))
     np.testing.assert_array_equal(found, hiss_at(position, 4000))
-
-
-def test_hiss_is_white() -> None:
-    """No line in the spectrum, no memory, mean 0 and variance 1, over 16 s."""
-    hiss = hiss_at(12_345, 1 << 18).astype(np.float64)
-    assert abs(hiss.mean()) < 0.01
-    assert hiss.var() == pytest.approx(1.0, abs=0.01)
-    power = np.abs(np.fft.rfft(hiss)) ** 2 / len(hiss)
-    # The largest of 131 073 exponential variables is near log(131 073) = 11.8.
-    assert power[1:-1].max() < 22
-    bands = power[1:].reshape(64, -1).mean(axis=1)
-    assert np.all(np.abs(bands - 1) < 0.12)
-    for lag in (1, 2, 3, 160, 32_768):
-        assert abs(np.mean(hiss[lag:] * hiss[:-lag])) < 0.01
-
-
-def test_hiss_goes_on_where_it_stopped() -> None:
-    np.testing.assert_array_equal(hiss_at(0, 900)[300:], hiss_at(300, 600))

@@ -327,10 +327,10 @@ def test_no_segment_recalls_itself(
     recall = type(small_model.decoder.recall)
     honest = recall.forward
 
-    def watched(self, content, sounds_content, sounds_log_mel):
+    def watched(self, content, sounds_content, sounds_log_mel, foreign):
         if torch.is_grad_enabled() and small_model.decoder.condition.offset is not None:
             seen.append((content.detach(), sounds_content.detach()))
-        return honest(self, content, sounds_content, sounds_log_mel)
+        return honest(self, content, sounds_content, sounds_log_mel, foreign)
 
     monkeypatch.setattr(recall, "forward", watched)
     plain = QUICK.model_copy(update={"content_noise": 0.0})

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from chorister.client.export import Origin
-from chorister.client.hiss import hiss_at
 from chorister.client.stream_export import build_live_voice, export_live_voice
 from chorister.client.stream_voice import LiveStream, LiveVoice, open_live_voice
 from chorister.client.voice import SourceStatistics, open_voice
@@ -18,6 +17,7 @@ from chorister.shared.errors import BadWeights, ConsentRefused, UsageError
 from chorister.shared.types import FeatureSequence, FloatArray
 from chorister.shared.voice.f0 import estimate_f0
 from chorister.shared.voice.features import log_mel
+from chorister.shared.voice.hiss import hiss_at
 from chorister.shared.voice.latency import Latency
 from chorister.shared.voice.model import VoiceModel, move_pitch, single_batch
 from chorister.shared.voice.profile import SpeakerProfile

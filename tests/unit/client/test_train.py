@@ -21,6 +21,7 @@ from chorister.shared.settings import SegmentPrivacy, TrainingTask
 from chorister.shared.types import Adapter, Recording
 from chorister.shared.voice import adapters
 from chorister.shared.voice.batches import own_voice_batch
+from chorister.shared.voice.hiss import draw_hiss
 from chorister.shared.voice.losses import reconstruction_loss
 from chorister.simulations.randomness import SimulatedRandomness
 
@@ -55,7 +56,7 @@ def gradient(model, material, seed=1):
     excitation = torch.Generator().manual_seed(
         int.from_bytes(SimulatedRandomness(seed, "test").fork("excitation").bytes(7), "big")
     )
-    hiss = torch.randn(targets.shape, generator=excitation)
+    hiss = draw_hiss(*targets.shape, excitation)
     adapters.write_shared(model, ZERO.values)
     weight = model.decoder.shared.shift.weight.requires_grad_(True)
     loss = reconstruction_loss(model(batch, hiss), targets).mean()

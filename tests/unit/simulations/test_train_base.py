@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from chorister.shared.errors import BadCorpus, BadSettings, BadWeights, UsageError
 from chorister.shared.voice.base import load_base, trained_on
+from chorister.shared.voice.contrast import ripples_of
 from chorister.simulations import base_state, train_base
 from chorister.simulations.augment import AugmentSettings
 from chorister.simulations.base_batches import Batches, warp_matrix
@@ -28,7 +31,7 @@ from chorister.simulations.base_data import (
 from chorister.simulations.base_load import load_batches
 from chorister.simulations.base_recipe import read_recipe
 from chorister.simulations.base_state import Training, learning_rate, load_judges
-from chorister.simulations.base_steps import Trainee
+from chorister.simulations.base_steps import Trainee, set_contrast
 from chorister.simulations.parallel import Processes
 from chorister.simulations.train_base import main
 
@@ -416,6 +419,62 @@ def test_a_hearing_stage_moves_the_encoder_alone_towards_what_the_clean_one_hear
         "decoder.directions",
         "decoder.directions_mean",
     }
+
+
+def test_a_hearing_stage_keeps_the_share_of_its_way_that_the_recipe_says(corpus: Path) -> None:
+    first, encoders = RECIPE.split("[[stages]]"), {}
+    for share in (0.25, 1.0):
+        stage = HEARING_STAGE.replace("steps = 40", f"steps = 4\nhearing_share = {share}")
+        (corpus / "recipe.toml").write_text("[[stages]]".join(first[:2]) + stage)
+        assert run(corpus, f"out{share}") == 0
+        encoders[share] = load_base(corpus / f"out{share}" / "stage2.safetensors").encoder
+    before = load_base(corpus / "out1.0" / "stage1.safetensors").encoder.state_dict()
+    part, whole = (encoders[share].state_dict() for share in (0.25, 1.0))
+    for name, value in before.items():
+        torch.testing.assert_close(part[name], value.lerp(whole[name], 0.25))
+    assert not torch.equal(before["enter.weight"], whole["enter.weight"])
+
+
+def _rippled(rows: Tensor, height: float) -> Tensor:
+    """Ripples that differ from frame to frame: (B, F, any) to (B, F, 80)."""
+    drawn = torch.randn(*rows.shape[:2], 12, generator=torch.Generator().manual_seed(1))
+    return height * drawn @ ripples_of()[1:13] - 4.0
+
+
+def test_the_contrast_that_conversions_lack_is_measured(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model whose envelopes are twice as flat needs larger gains; the level has none."""
+    first = RECIPE.split("[[stages]]")
+    (corpus / "recipe.toml").write_text(
+        "[[stages]]".join(first[:2]) + DECODER_STAGE + "contrast = 0.5\n"
+    )
+    assert run(corpus, "out") == 0
+    model = load_base(corpus / "out" / "stage2.safetensors")
+    kept = model.decoder.contrast.clone()
+    assert not torch.equal(kept, torch.ones(80))
+    assert float(kept.min()) >= 0.5**0.5
+    assert float(kept.max()) <= 2.0**0.5
+    batches = batches_of(corpus)
+    batches.listen(model.content_of)
+    drawn = [batches.draw(5, i, 4, 32, 1.0) for i in range(3)]
+    drawn = [replace(one, plain_log_mel=_rippled(one.plain_log_mel, 1.0)) for one in drawn]
+    gains = []
+    for flatness in (1.0, 0.5):
+
+        def rippled(content: Tensor, *_: object, flatness: float = flatness) -> tuple[Tensor, ...]:
+            ripples = torch.randn(
+                *content.shape[:2], 12, generator=torch.Generator().manual_seed(1)
+            )
+            envelope = flatness * ripples @ ripples_of()[1:13] - 4.0
+            return envelope, envelope
+
+        monkeypatch.setattr(model.decoder, "forward", rippled)
+        set_contrast(model, drawn, 1.0)
+        gains.append(model.decoder.contrast[1:13].clone())
+        assert model.decoder.contrast[0] == 1.0
+    # Twice as much is missing, but for what the pitch adds to both.
+    assert torch.all(gains[1] > 1.3 * gains[0])
 
 
 def test_a_recipe_does_not_begin_with_hearing(corpus: Path) -> None:

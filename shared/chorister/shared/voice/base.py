@@ -18,7 +18,7 @@ from chorister.shared.voice.base_digest import BASE_SHA256
 from chorister.shared.voice.model import ModelSettings, VoiceModel
 
 BASE_FORMAT = "chorister-base"
-BASE_FORMAT_VERSION = 2
+BASE_FORMAT_VERSION = 3
 BASE_WEIGHTS = Path(__file__).parent / "weights" / "base.safetensors"
 _TRAINED_ON = "trained_on"
 # The settings that every file states; the others only where they are not the default.
@@ -105,8 +105,6 @@ def read_weights(source: Path, sha256: str | None) -> VoiceModel:
         with safe_open(source, "pt") as file:
             settings = _settings_from(file.metadata() or {}, source.name)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        # Version 1 left the content as it was.
-        state.setdefault("decoder.recall.content_share", torch.zeros(()))
     except OSError as error:
         found = f"{source.name}, {error.strerror or error}"
         raise BadWeights(_RULE, found, _REINSTALL) from error
@@ -155,6 +153,9 @@ def _settings_from(metadata: dict[str, str], name: str) -> ModelSettings:
         version = int(header["format_version"])
         if version > BASE_FORMAT_VERSION:
             raise BadWeights(_RULE, f"{name} of newer format {version}", "Update the package.")
+        if version < BASE_FORMAT_VERSION:
+            found = f"{name} of format {version} instead of {BASE_FORMAT_VERSION}"
+            raise BadWeights(_RULE, found, "Train it again with this version.")
         sizes: dict[str, Any] = {}
         for field in fields(ModelSettings):
             if field.name in _SIZES:

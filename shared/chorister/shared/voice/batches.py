@@ -12,6 +12,7 @@ from chorister.shared.errors import BadAudio
 from chorister.shared.types import FeatureSequence, Recording
 from chorister.shared.voice.features import extract_features
 from chorister.shared.voice.frames import HOP_SAMPLES
+from chorister.shared.voice.hiss import draw_hiss
 from chorister.shared.voice.model import VoiceBatch, single_batch
 from chorister.shared.voice.profile import SpeakerProfile
 
@@ -76,5 +77,4 @@ def hiss_for(batch: VoiceBatch, generator: torch.Generator) -> Tensor:
     A generator on the CPU draws the same numbers for a batch on any device.
     """
     rows, frames = batch.f0_hz.shape
-    drawn = torch.randn((rows, frames * HOP_SAMPLES), generator=generator, device=generator.device)
-    return drawn.to(batch.f0_hz.device)
+    return draw_hiss(rows, frames * HOP_SAMPLES, generator).to(batch.f0_hz.device)

@@ -116,6 +116,7 @@ class Decoder(nn.Module):
 
     directions: Tensor
     directions_mean: Tensor
+    contrast: Tensor
     shared: OutputShift | None
 
     def __init__(
@@ -141,6 +142,8 @@ class Decoder(nn.Module):
         self.leave = nn.Linear(width, 2 * MEL_BANDS)
         self.register_buffer("directions", torch.zeros(width, DIRECTIONS))
         self.register_buffer("directions_mean", torch.zeros(width))
+        # Of the cosine components of what conversions sound like (`contrast.restore_contrast`).
+        self.register_buffer("contrast", torch.ones(MEL_BANDS))
         self.shared = None
         nn.init.normal_(self.leave.weight, std=0.02)
         nn.init.constant_(self.leave.bias, _FIRST_LEVEL)

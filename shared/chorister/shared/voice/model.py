@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 from chorister.shared.errors import BadSettings
 from chorister.shared.types import MEL_BANDS, FeatureSequence, FloatArray
+from chorister.shared.voice.contrast import restore_contrast
 from chorister.shared.voice.decoder import Decoder
 from chorister.shared.voice.encoder import ContentEncoder
 from chorister.shared.voice.frames import HOP_SAMPLES
+from chorister.shared.voice.hiss import draw_hiss
 from chorister.shared.voice.profile import SpeakerProfile
+from chorister.shared.voice.recall import foreignness
 from chorister.shared.voice.vocoder import Vocoder
 from chorister.shared.voice.voicing import early_onsets, keep_voiced
 
@@ -161,49 +164,55 @@ class VoiceModel(nn.Module):
 
         Args:
             batch: F frames of each of B examples.
-            hiss: shape (B, F * 160), white noise of unit variance for the vocoder; drawn from
-                torch's global generator where None.
+            hiss: shape (B, F * 160), the vocoder's noise; drawn from torch's global generator
+                where None.
 
         Returns:
             shape (B, F * 160), 16 kHz.
         """
         harmonic, noise = self.envelopes(batch)
         if hiss is None:
-            shape = (harmonic.shape[0], harmonic.shape[1] * HOP_SAMPLES)
-            hiss = torch.randn(shape, device=harmonic.device)
+            rows, frames = batch.f0_hz.shape
+            hiss = draw_hiss(rows, frames * HOP_SAMPLES).to(harmonic.device)
         wav: Tensor = self.vocoder(harmonic, noise, batch.f0_hz, hiss)
         return wav
 
     def envelopes(self, batch: VoiceBatch) -> tuple[Tensor, Tensor]:
         """What the vocoder renders, as the decoder gives it: shape (B, F, 80) each."""
         content = self.encoder(batch.log_mel, batch.source_mel_mean, batch.source_mel_std)
-        return self.envelopes_of(content, batch)
+        foreign = foreignness(batch.source_mel_mean, batch.target_mel_mean)
+        return self.envelopes_of(content, batch, foreign)
 
-    def envelopes_of(self, content: Tensor, batch: VoiceBatch) -> tuple[Tensor, Tensor]:
+    def envelopes_of(
+        self, content: Tensor, batch: VoiceBatch, foreign: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The same for content that is known: (B, F, content channels) to (B, F, 80) each.
 
         Args:
             content: what is said.
             batch: pitch and target; its log-mel and its source are not read.
+            foreign: shape (B,), how surely another voice than the target says it, 0 to 1.
         """
         condition = self.decoder.condition(
             batch.target_vector, batch.target_mel_mean, batch.target_mel_std
         )
-        content, recalled = self.decoder.recall(content, batch.sounds_content, batch.sounds_log_mel)
+        content, recalled = self.decoder.recall(
+            content, batch.sounds_content, batch.sounds_log_mel, foreign
+        )
         harmonic, noise = self.decoder(content, batch.f0_hz, condition, recalled)
         return harmonic, noise
 
     def speak(self, batch: VoiceBatch, hiss: Tensor) -> Tensor:
-        """Converts a batch as it is heard: what is voiced stays so (`voicing.keep_voiced`).
+        """Converts a batch as it is heard (`heard_envelopes`).
 
         Args:
             batch: F frames of each of B examples.
-            hiss: shape (B, F * 160), white noise of unit variance for the vocoder.
+            hiss: shape (B, F * 160), the vocoder's noise.
 
         Returns:
             shape (B, F * 160), 16 kHz.
         """
-        harmonic, noise = keep_voiced(*self.envelopes(batch), batch.f0_hz)
+        harmonic, noise = heard_envelopes(self.decoder, *self.envelopes(batch), batch.f0_hz)
         wav: Tensor = self.vocoder(harmonic, noise, batch.f0_hz, hiss)
         return wav
 
@@ -252,10 +261,19 @@ class VoiceModel(nn.Module):
             shape (F * 160,), float32, 16 kHz; it is not limited to [-1, 1].
         """
         content = self.content_of(features.log_mel, source.mel_mean, source.mel_std)
-        return self.say(content, move_pitch(features.f0_hz, source, target), target, seed=seed)
+        means = (torch.from_numpy(np.array(one.mel_mean))[None] for one in (source, target))
+        foreign = float(foreignness(*means))
+        f0_hz = move_pitch(features.f0_hz, source, target)
+        return self.say(content, f0_hz, target, foreign=foreign, seed=seed)
 
     def say(
-        self, content: FloatArray, f0_hz: FloatArray, target: SpeakerProfile, *, seed: int = 0
+        self,
+        content: FloatArray,
+        f0_hz: FloatArray,
+        target: SpeakerProfile,
+        *,
+        foreign: float = 1.0,
+        seed: int = 0,
     ) -> FloatArray:
         """What somebody said, in the target's voice.
 
@@ -263,6 +281,7 @@ class VoiceModel(nn.Module):
             content: shape (F, content channels), from `content_of`.
             f0_hz: shape (F,), the pitch to speak with, from `move_pitch`.
             target: the target speaker's enrolment.
+            foreign: how surely somebody else than the target said it (`recall.foreignness`).
             seed: of the vocoder's noise.
 
         Returns:
@@ -273,17 +292,36 @@ class VoiceModel(nn.Module):
         unheard = np.zeros((len(f0_hz), MEL_BANDS), np.float32)
         batch = single_batch(FeatureSequence(unheard, f0_hz), target, target)
         generator = torch.Generator().manual_seed(seed)
-        hiss = torch.randn((1, len(f0_hz) * HOP_SAMPLES), generator=generator)
+        hiss = draw_hiss(1, len(f0_hz) * HOP_SAMPLES, generator)
         device = next(self.parameters()).device
         said = torch.from_numpy(np.array(content, np.float32))[None].to(device)
         was_training = self.training
         self.eval()
         with torch.inference_mode():
             there = batch.to(device)
-            envelopes = keep_voiced(*self.envelopes_of(said, there), there.f0_hz)
+            by = torch.full((1,), foreign, device=device)
+            envelopes = self.envelopes_of(said, there, by)
+            envelopes = heard_envelopes(self.decoder, *envelopes, there.f0_hz)
             wav = self.vocoder(*envelopes, there.f0_hz, hiss.to(device))[0]
         self.train(was_training)
         return np.asarray(wav.cpu().numpy(), np.float32)
+
+
+def heard_envelopes(
+    decoder: Decoder, harmonic: Tensor, noise: Tensor, f0_hz: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What a conversion does to the decoder's envelopes before it is heard; training does not.
+
+    Args:
+        decoder: whose envelopes they are.
+        harmonic: shape (B, F, 80), log magnitude of the pulses' filter.
+        noise: shape (B, F, 80), log magnitude of the noise's filter.
+        f0_hz: shape (B, F), 0 where unvoiced.
+
+    Returns:
+        both, shape (B, F, 80) each, with the contrast of speech and voiced where F0 is.
+    """
+    return keep_voiced(*restore_contrast(harmonic, noise, f0_hz, decoder.contrast), f0_hz)
 
 
 def single_batch(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from chorister.shared.errors import BadWeights
 from chorister.shared.voice.decoder import OutputShift
 from chorister.shared.voice.model import VoiceBatch, VoiceModel
+from chorister.shared.voice.recall import foreignness
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class SharedHead(nn.Module):
         self.vocoder = model.vocoder
 
     def forward(self, envelopes: Tensor, followed: Tensor, f0_hz: Tensor, hiss: Tensor) -> Tensor:
-        """Return waveforms, shape (B, F * 160), from the fields of `Frozen` and white noise."""
+        """Return waveforms, shape (B, F * 160), from the fields of `Frozen` and the noise."""
         shifted = envelopes + self.shift(followed)
         harmonic, noise = shifted.chunk(2, dim=2)
         wav: Tensor = self.vocoder(harmonic, noise, f0_hz, hiss)
@@ -78,7 +79,9 @@ def traced_part(model: VoiceModel, batch: VoiceBatch) -> Frozen:
     decoder = model.decoder
     content = model.encoder(batch.log_mel, batch.source_mel_mean, batch.source_mel_std)
     condition = decoder.condition(batch.target_vector, batch.target_mel_mean, batch.target_mel_std)
-    content, recalled = decoder.recall(content, batch.sounds_content, batch.sounds_log_mel)
+    foreign = foreignness(batch.source_mel_mean, batch.target_mel_mean)
+    tables = (batch.sounds_content, batch.sounds_log_mel)
+    content, recalled = decoder.recall(content, *tables, foreign)
     hidden = decoder.hidden(content, batch.f0_hz, condition)
     followed = (hidden - decoder.directions_mean) @ decoder.directions
     return Frozen(decoder.own_envelopes(hidden, batch.f0_hz, recalled), followed, batch.f0_hz)

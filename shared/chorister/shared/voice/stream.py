@@ -28,11 +28,11 @@ from chorister.shared.voice.decoder import Decoder
 from chorister.shared.voice.encoder import ContentEncoder
 from chorister.shared.voice.features import FFT_SAMPLES
 from chorister.shared.voice.frames import HOP_SAMPLES
-from chorister.shared.voice.model import VoiceModel
+from chorister.shared.voice.model import VoiceModel, heard_envelopes
 from chorister.shared.voice.profile import SpeakerProfile
+from chorister.shared.voice.recall import foreignness
 from chorister.shared.voice.stream_weights import check_streams
 from chorister.shared.voice.vocoder import OVERLAP_HOPS, Vocoder, overlapped
-from chorister.shared.voice.voicing import keep_voiced
 
 _HALF = HOP_SAMPLES // 2
 
@@ -72,6 +72,7 @@ class StreamNetwork(nn.Module):
 
     sounds_content: Tensor
     sounds_log_mel: Tensor
+    target_mel_mean: Tensor
 
     def __init__(
         self, model: VoiceModel, target: SpeakerProfile, *, as_products: bool = False
@@ -83,6 +84,7 @@ class StreamNetwork(nn.Module):
         )
         self.register_buffer("sounds_content", _row(target.sounds_content))
         self.register_buffer("sounds_log_mel", _row(target.sounds_log_mel))
+        self.register_buffer("target_mel_mean", _row(target.mel_mean))
         self.encoder = model.encoder
         self.decoder = model.decoder
         self.hearing = nn.ModuleList(_FoldedBlock(block, None) for block in _listed(model.encoder))
@@ -119,7 +121,7 @@ class StreamNetwork(nn.Module):
             log_mel: shape (1, c, 80), the newest frames.
             f0_hz: shape (1, c + 1), the pitch of the c frames that are spoken now and of the next
                 one, 0 where unvoiced.
-            hiss: shape (1, c * 160), white noise from the centre of the first of them on; zero
+            hiss: shape (1, c * 160), the noise from the centre of the first of them on; zero
                 before the stream's first sample.
             mel_mean: shape (1, 80), of the source speaker's enrolment.
             mel_std: shape (1, 80).
@@ -135,12 +137,15 @@ class StreamNetwork(nn.Module):
         x = self.encoder.begin(log_mel, mel_mean, mel_std)[0]
         x, encoder = _through(self.hearing, x, state.encoder, time + self.look_ahead_frames)
         content, spoken_hz = self.encoder.finish(x)[None], f0_hz[:, :-1]
-        content, recalled = self.decoder.recall(content, self.sounds_content, self.sounds_log_mel)
+        foreign = foreignness(mel_mean, self.target_mel_mean)
+        content, recalled = self.decoder.recall(
+            content, self.sounds_content, self.sounds_log_mel, foreign
+        )
         x = self.decoder.begin(content, spoken_hz)[0] * _heard(time)
         x, decoder = _through(self.speaking, x, state.decoder, time)
         hidden = self.decoder.norm(x)[None]
         envelopes = self.decoder.envelopes(hidden, spoken_hz, recalled)
-        harmonic, noise = keep_voiced(*envelopes, spoken_hz)
+        harmonic, noise = heard_envelopes(self.decoder, *envelopes, spoken_hz)
         pulses, cycles = self._pulses(f0_hz, state.cycles)
         grains = (_grains(state.pulses, pulses), _grains(state.hiss, hiss))
         frames = self.vocoder.grain_frames(harmonic, noise, *grains) * _heard(time)

@@ -19,13 +19,13 @@ from chorister.shared.voice.adapters import (
     attach_personal,
     attach_shared,
 )
-from chorister.shared.voice.base import load_base, save_base
+from chorister.shared.voice.base import BASE_FORMAT_VERSION, load_base, save_base
 from chorister.shared.voice.model import ModelSettings, VoiceModel
 
 SMALL = ModelSettings(
     content=4, encoder_width=8, encoder_blocks=1, decoder_width=8, decoder_blocks=1
 )
-HEADER = asdict(SMALL) | {"format_version": 1}
+HEADER = asdict(SMALL) | {"format_version": BASE_FORMAT_VERSION}
 
 
 def write(path: Path, state: dict[str, torch.Tensor], header: dict[str, object]) -> None:
@@ -79,7 +79,8 @@ def test_missing_cut_and_foreign_files_are_refused(tmp_path: Path, weights: Path
 @pytest.mark.parametrize(
     "change",
     [
-        {"format_version": 3},
+        {"format_version": BASE_FORMAT_VERSION + 1},
+        {"format_version": BASE_FORMAT_VERSION - 1},
         {"format_version": "one"},
         {"content": 5},
         {"content": None},

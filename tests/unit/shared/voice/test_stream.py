@@ -11,11 +11,11 @@ from torch import Tensor
 
 from chorister.shared.errors import BadWeights
 from chorister.shared.voice import adapters
-from chorister.shared.voice.model import VoiceModel
+from chorister.shared.voice.model import VoiceModel, heard_envelopes
 from chorister.shared.voice.profile import SpeakerProfile
+from chorister.shared.voice.recall import foreignness
 from chorister.shared.voice.stream import StreamNetwork
 from chorister.shared.voice.stream_weights import load_stream, save_stream
-from chorister.shared.voice.voicing import keep_voiced
 
 FRAMES = 40
 LOOK_AHEAD = 3
@@ -44,11 +44,11 @@ def whole(model: VoiceModel, target: SpeakerProfile, signals: dict[str, Tensor])
     ]  # fmt: skip
     mean, std = torch.full((1, 80), -5.0), torch.ones(1, 80)
     content = model.encoder(signals["log_mel"], mean, std)
-    content, recalled = model.decoder.recall(content, *rows[3:])
+    foreign = foreignness(mean, rows[1])
+    content, recalled = model.decoder.recall(content, *rows[3:], foreign)
     condition = model.decoder.condition(*rows[:3])
-    envelopes = keep_voiced(
-        *model.decoder(content, signals["f0_hz"], condition, recalled), signals["f0_hz"]
-    )
+    spoken = model.decoder(content, signals["f0_hz"], condition, recalled)
+    envelopes = heard_envelopes(model.decoder, *spoken, signals["f0_hz"])
     return model.vocoder(*envelopes, signals["f0_hz"], signals["hiss"])[0]
 
 
