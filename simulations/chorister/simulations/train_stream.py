@@ -92,7 +92,12 @@ def _run_phase(
         while training.step < settings.steps:
             began = time.monotonic()
             batch = batches.draw(
-                stage, training.step, settings.batch, settings.frames, settings.largest_warp
+                stage,
+                training.step,
+                settings.batch,
+                settings.frames,
+                settings.largest_warp,
+                settings.augment,
             )
             figures = training.one_step(batch, judges)
             progress.advance(bar)
