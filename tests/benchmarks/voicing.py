@@ -62,7 +62,7 @@ def speak(
     f0_hz = move_pitch(features.f0_hz, source, target)
     spoken_hz = early_onsets(f0_hz) if way.early else f0_hz
     batch = single_batch(FeatureSequence(features.log_mel, spoken_hz), source, target)
-    hiss = draw_hiss(1, len(f0_hz) * 160, torch.Generator().manual_seed(0))
+    hiss = draw_hiss((1, len(f0_hz) * 160), torch.Generator().manual_seed(0))
     with torch.inference_mode():
         envelopes = model.envelopes(batch)
         if way.bounded:

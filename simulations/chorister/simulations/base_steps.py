@@ -106,7 +106,7 @@ class Trainee(nn.Module):
             foreign = torch.randint(2, (len(batch.wav),), generator=generator, device=noisy.device)
             said, recalled = _recalled(model, noisy, batch, foreign.to(noisy))
             harmonic, breath = model.decoder(said, batch.f0_hz, condition, recalled)
-        hiss = draw_hiss(*batch.wav.shape, generator)
+        hiss = draw_hiss(batch.wav.shape, generator)
         wav = model.vocoder(harmonic.float(), breath.float(), batch.f0_hz, hiss)
         terms = {
             "reconstruction": (1.0, self.spectral(wav, batch.wav).mean()),
@@ -226,8 +226,8 @@ def _recalled(
     if not batch.sounds_content.shape[1]:
         return content, None
     tables = (batch.sounds_content, batch.sounds_log_mel)
-    tables = tuple(t.roll(1, 0) if of_next else t for t in tables)
-    said, found = model.decoder.recall(content, *tables, foreign)
+    sounds_content, sounds_log_mel = (t.roll(1, 0) if of_next else t for t in tables)
+    said, found = model.decoder.recall(content, sounds_content, sounds_log_mel, foreign)
     return said, found
 
 
@@ -340,7 +340,7 @@ def set_contrast(model: VoiceModel, batches: list[Batch], power: float) -> None:
         said, recalled = _recalled(model, content, batch, everybody, of_next=True)
         f0_hz = swap_pitch(batch.f0_hz, batch.log_f0)
         envelopes = model.decoder(said, f0_hz, condition, recalled)
-        hiss = draw_hiss(*batch.wav.shape, generator)
+        hiss = draw_hiss(batch.wav.shape, generator)
         converted = log_mel(model.vocoder(*envelopes, f0_hz, hiss))
         for row, mels in enumerate((batch.plain_log_mel, converted)):
             for mel in mels:
@@ -371,7 +371,7 @@ def validation_loss(trainee: Trainee, batches: list[Batch], seed: int) -> float:
     for batch in (one.to(device) for one in batches):
         content = model.encoder(batch.plain_log_mel, batch.target_mean, batch.target_std)
         condition = model.decoder.condition(batch.vector, batch.target_mean, batch.target_std)
-        hiss = draw_hiss(*batch.wav.shape, generator)
+        hiss = draw_hiss(batch.wav.shape, generator)
         said, recalled = _recalled(model, content, batch, torch.zeros_like(content[:, 0, 0]))
         envelopes = model.decoder(said, batch.f0_hz, condition, recalled)
         wav = model.vocoder(*envelopes, batch.f0_hz, hiss)

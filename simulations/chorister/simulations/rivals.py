@@ -164,7 +164,7 @@ def convert_differentially(
 
 def _speak(harmonic: Tensor, noise: Tensor, f0_hz: FloatArray) -> FloatArray:
     generator = torch.Generator().manual_seed(0)
-    hiss = draw_hiss(1, len(f0_hz) * HOP_SAMPLES, generator)
+    hiss = draw_hiss((1, len(f0_hz) * HOP_SAMPLES), generator)
     with torch.inference_mode():
         wav = Vocoder()(harmonic, noise, torch.from_numpy(f0_hz[None]), hiss)[0]
     return np.asarray(wav.numpy(), np.float32)

@@ -60,7 +60,7 @@ def match_statistics(
     height = (features.log_mel - source.mel_mean) / source.mel_std
     harmonic, noise = envelopes(height * target.mel_std + target.mel_mean, f0_hz)
     generator = torch.Generator().manual_seed(0)
-    hiss = draw_hiss(1, len(f0_hz) * HOP_SAMPLES, generator)
+    hiss = draw_hiss((1, len(f0_hz) * HOP_SAMPLES), generator)
     with torch.inference_mode():
         converted = Vocoder()(harmonic, noise, torch.from_numpy(f0_hz[None]), hiss)[0]
     return np.asarray(converted.numpy(), np.float32)
@@ -90,7 +90,7 @@ def fit_envelopes(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1), _RATE / 10.0)
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
-        hiss = draw_hiss(1, length, generator)
+        hiss = draw_hiss((1, length), generator)
         optimiser.zero_grad()
         loss = reconstruction_loss(vocoder(harmonic, noise, f0_hz, hiss), wanted).sum()
         torch.autograd.backward(loss)
@@ -114,7 +114,7 @@ def copy_by_vocoder(
     """
     harmonic, noise = fit_envelopes(features, samples, steps)
     generator = torch.Generator().manual_seed(0)
-    hiss = draw_hiss(1, len(features.f0_hz) * HOP_SAMPLES, generator)
+    hiss = draw_hiss((1, len(features.f0_hz) * HOP_SAMPLES), generator)
     with torch.inference_mode():
         copied = Vocoder()(harmonic, noise, torch.from_numpy(features.f0_hz[None]), hiss)[0]
     return np.asarray(copied.numpy(), np.float32)

@@ -56,7 +56,7 @@ def gradient(model, material, seed=1):
     excitation = torch.Generator().manual_seed(
         int.from_bytes(SimulatedRandomness(seed, "test").fork("excitation").bytes(7), "big")
     )
-    hiss = draw_hiss(*targets.shape, excitation)
+    hiss = draw_hiss(targets.shape, excitation)
     adapters.write_shared(model, ZERO.values)
     weight = model.decoder.shared.shift.weight.requires_grad_(True)
     loss = reconstruction_loss(model(batch, hiss), targets).mean()

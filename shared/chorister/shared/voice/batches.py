@@ -77,4 +77,4 @@ def hiss_for(batch: VoiceBatch, generator: torch.Generator) -> Tensor:
     A generator on the CPU draws the same numbers for a batch on any device.
     """
     rows, frames = batch.f0_hz.shape
-    return draw_hiss(rows, frames * HOP_SAMPLES, generator).to(batch.f0_hz.device)
+    return draw_hiss((rows, frames * HOP_SAMPLES), generator).to(batch.f0_hz.device)

@@ -9,6 +9,7 @@ Noise whose short-time spectrum is made flat has phases as random and half as mu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -47,7 +48,8 @@ def loop() -> NDArray[np.int8]:
         frames = np.fft.irfft(spectrum, FFT_SAMPLES)[:, :WINDOW_SAMPLES] * window
         # Squared windows add up to a constant, so dividing by it can wait until the end.
         parts = frames.reshape(len(frames), -1, _STEP)
-        samples = sum(np.roll(parts[:, k], k, axis=0) for k in range(parts.shape[1])).ravel()
+        rolled = [np.roll(parts[:, k], k, axis=0) for k in range(parts.shape[1])]
+        samples = np.sum(rolled, axis=0).ravel()
     samples /= samples.std()
     return np.clip(np.rint(samples / LOOP_SCALE), -127, 127).astype(np.int8)
 
@@ -67,19 +69,19 @@ def hiss_at(position: int, count: int) -> FloatArray:
     return loop()[(position + np.arange(count)) % PERIOD] * np.float32(LOOP_SCALE)
 
 
-def draw_hiss(rows: int, count: int, generator: torch.Generator | None = None) -> Tensor:
+def draw_hiss(shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
     """Noise for a batch, each row from a drawn position on.
 
     Args:
-        rows: B.
-        count: samples in each.
+        shape: rows (B) and samples in each.
         generator: of the positions; torch's global one where None. One on the CPU draws the same
             for every device.
 
     Returns:
-        shape (B, count), float32, on the generator's device.
+        that shape, float32, on the generator's device.
     """
     device = torch.device("cpu") if generator is None else generator.device
+    rows, count = shape
     starts = torch.randint(PERIOD, (rows, 1), generator=generator, device=device)
     places = (starts + torch.arange(count, device=device)) % PERIOD
     return torch.from_numpy(loop()).to(device)[places].to(torch.float32) * LOOP_SCALE

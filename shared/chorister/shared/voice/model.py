@@ -173,7 +173,7 @@ class VoiceModel(nn.Module):
         harmonic, noise = self.envelopes(batch)
         if hiss is None:
             rows, frames = batch.f0_hz.shape
-            hiss = draw_hiss(rows, frames * HOP_SAMPLES).to(harmonic.device)
+            hiss = draw_hiss((rows, frames * HOP_SAMPLES)).to(harmonic.device)
         wav: Tensor = self.vocoder(harmonic, noise, batch.f0_hz, hiss)
         return wav
 
@@ -292,7 +292,7 @@ class VoiceModel(nn.Module):
         unheard = np.zeros((len(f0_hz), MEL_BANDS), np.float32)
         batch = single_batch(FeatureSequence(unheard, f0_hz), target, target)
         generator = torch.Generator().manual_seed(seed)
-        hiss = draw_hiss(1, len(f0_hz) * HOP_SAMPLES, generator)
+        hiss = draw_hiss((1, len(f0_hz) * HOP_SAMPLES), generator)
         device = next(self.parameters()).device
         said = torch.from_numpy(np.array(content, np.float32))[None].to(device)
         was_training = self.training

@@ -56,8 +56,8 @@ def test_segments_go_on_where_the_one_before_stopped() -> None:
 
 
 def test_a_draw_is_a_piece_of_the_loop_and_follows_its_generator() -> None:
-    drawn = draw_hiss(3, 400, torch.Generator().manual_seed(4))
-    assert torch.equal(drawn, draw_hiss(3, 400, torch.Generator().manual_seed(4)))
+    drawn = draw_hiss((3, 400), torch.Generator().manual_seed(4))
+    assert torch.equal(drawn, draw_hiss((3, 400), torch.Generator().manual_seed(4)))
     twice = np.tile(hiss_at(0, PERIOD), 2)
     windows = np.lib.stride_tricks.sliding_window_view(twice, 400)
     places = [int(np.flatnonzero(np.all(windows == row.numpy(), axis=1))[0]) for row in drawn]

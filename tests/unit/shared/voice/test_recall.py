@@ -84,7 +84,7 @@ def test_a_whole_share_makes_noise_sound_as_recalled() -> None:
     wanted = (-3.0 - 0.02 * torch.arange(80.0)).expand(1, frames, 80)
     f0_hz = torch.zeros(1, frames)
     envelopes = recall.correct(torch.full((1, frames, 160), -6.0), wanted, f0_hz)
-    hiss = draw_hiss(1, frames * 160, torch.Generator().manual_seed(1))
+    hiss = draw_hiss((1, frames * 160), torch.Generator().manual_seed(1))
     wav = Vocoder()(*envelopes.chunk(2, dim=2), f0_hz, hiss)
     heard = LogMel()(wav)[0, 5:-5].mean(dim=0)
     assert (heard - wanted[0, 0]).abs().max() < 0.15
