@@ -1,4 +1,4 @@
-"""How far to move content and envelopes towards the table, how sharply to look up, in how many.
+"""How far to move content and envelopes towards the table, how sharply, with how much contrast.
 
     python tests/benchmarks/recall.py --data ../shared/data [--weights FILE] [--utterances 1]
 
@@ -36,11 +36,12 @@ from chorister.simulations.judges import CosineJudge, MixtureJudge
 LONGEST_S = 8.0
 ENROLMENT, REFERENCE, TESTS = slice(0, 8), slice(8, 16), 16
 SPEEDS = (1.0, 0.9, 1.11)
-# Share of the envelopes' way (times the weights'), of the content's (as it is), sharpness (times
-# the weights'), frames of the table.
-VARIANTS = ((0.0, 0.0, 1.0, 2000), (1.0, 0.0, 1.0, 2000), (1.4, 0.0, 1.0, 2000),
-            (1.0, 0.5, 1.0, 2000), (0.8, 0.5, 1.0, 2000), (1.0, 0.7, 1.0, 2000),
-            (1.0, 0.9, 1.0, 2000), (1.0, 0.7, 2.0, 2000), (1.0, 0.7, 1.0, 500))  # fmt: skip
+# Share of the envelopes' way (times the weights'), of the content's (as it is), the contrast's
+# gains (to this power), sharpness (times the weights'), frames of the table.
+VARIANTS = ((0.0, 0.0, 0.0, 1.0, 2000), (1.0, 0.0, 0.0, 1.0, 2000), (1.0, 0.5, 0.0, 1.0, 2000),
+            (1.0, 0.5, 1.0, 1.0, 2000), (1.0, 0.5, 1.5, 1.0, 2000), (0.8, 0.5, 1.0, 1.0, 2000),
+            (1.2, 0.5, 1.0, 1.0, 2000), (1.0, 0.3, 1.0, 1.0, 2000), (1.0, 0.7, 1.0, 1.0, 2000),
+            (1.0, 0.5, 1.0, 1.5, 2000), (1.0, 0.5, 1.0, 1.0, 500))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,15 @@ def read(folder: Path, speaker: str, speed: float) -> Target:
     return Target(speaker, speed, tuple(found))
 
 
-def varied(model: VoiceModel, share: float, content: float, sharpness: float) -> VoiceModel:
-    """The model with its share and sharpness multiplied and the content's share set."""
+def varied(
+    model: VoiceModel, share: float, content: float, contrast: float, sharpness: float
+) -> VoiceModel:
+    """The model with share and sharpness multiplied, gains to a power, the content's share set."""
     other = copy.deepcopy(model)
     with torch.no_grad():
         other.decoder.recall.share.mul_(share)
         other.decoder.recall.content_share.fill_(content)
+        other.decoder.contrast.pow_(contrast)
         other.decoder.recall.sharpness.add_(float(np.log(sharpness)))
     return other
 
@@ -114,9 +118,11 @@ def main() -> None:
         PhoneRecogniser(),
     )
     profiles = [profile_from(target.recordings[ENROLMENT], encoder, model) for target in targets]
-    say(" share content  sharp  table  similarity  to source     LLR    PER  log-mel    MCD")
-    for share, content, sharpness, count in VARIANTS:
-        speaking, rows = varied(model, share, content, sharpness), []
+    say(
+        " share content contrast  sharp  table  similarity to source     LLR    PER  log-mel    MCD"
+    )
+    for share, content, contrast, sharpness, count in VARIANTS:
+        speaking, rows = varied(model, share, content, contrast, sharpness), []
         thin = [thinned(profile, count) for profile in profiles]
         for s, source in enumerate(targets):
             if source.speed != 1.0:
@@ -132,12 +138,13 @@ def main() -> None:
                     per = recogniser.phone_error_rate(said, speech)
                     rows.append((near[t], near[s], mixture[t], per))
         similarity, residual, llr, per = np.mean(rows, axis=0)
-        figures = f"{similarity:11.3f} {residual:10.3f} {llr:7.2f} {per:6.3f}"
+        figures = f"{similarity:11.3f} {residual:9.3f} {llr:7.2f} {per:6.3f}"
         copies = [
             copied(speaking, target, profile) for target, profile in zip(targets, thin, strict=True)
         ]
         figures += "".join(f" {figure:8.2f}" for figure in np.mean(copies, axis=0))
-        say(f"{share:6.1f} {content:7.1f} {sharpness:6.1f} {count:6d} {figures}")
+        settings = f"{share:6.1f} {content:7.1f} {contrast:8.1f} {sharpness:6.1f} {count:6d}"
+        say(f"{settings} {figures}")
 
 
 if __name__ == "__main__":

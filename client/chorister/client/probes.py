@@ -1,7 +1,7 @@
 """Speech that a personal voice is tried on: what others say, as content and pitch.
 
 A conversion is only worth judging on words that came from somebody else. A device has nobody else's
-recordings, so the package ships what six training speakers said for three seconds each, as the
+recordings, so the package ships what twelve training speakers said for three seconds each, as the
 content and pitch that the model makes of it: no recording, and of no use to another content
 encoder. `chorister.simulations.judge_probes` makes the file; docs/model_card.md names the speakers.
 """
@@ -128,7 +128,7 @@ def shipped_probes(model: VoiceModel, path: Path | None = None) -> tuple[Probe, 
         path: another file; None for the shipped one, whose digest is checked.
 
     Returns:
-        six probes; none where they were made for other encoders than this one.
+        the shipped probes; none where they were made for other encoders than this one.
 
     Raises:
         BadWeights: the file is missing, damaged or altered.

@@ -35,7 +35,7 @@ from chorister.simulations.corpus import open_corpus
 from chorister.simulations.speakers import Speaker
 from chorister.simulations.trials import read_sexes, read_speakers
 
-SPEAKERS = 6
+SPEAKERS = 12
 PROBE_S = 3.0
 _ENROLLED = 6
 _SHORTEST_S = 5.0
