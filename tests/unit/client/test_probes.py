@@ -71,7 +71,7 @@ def test_another_content_encoder_has_no_probes(small_model: VoiceModel) -> None:
 def test_the_shipped_probes_are_of_the_shipped_encoders(load: Callable[[], VoiceModel]) -> None:
     """Where this fails, a new model was shipped without chorister.simulations.judge_probes."""
     found = shipped_probes(load())
-    assert len(found) == 6
+    assert len(found) == 12
     for probe in found:
         assert probe.content.shape == (300, load().settings.content)
         assert probe.f0_hz.shape == probe.spoken.shape == (300,)
@@ -137,7 +137,7 @@ def test_the_file_says_where_it_is_from() -> None:
 
     with safe_open(SHIPPED, "np") as file:
         told = json.loads(file.metadata()[PROBES_FORMAT])
-    assert len(told["from"]) == len(told["phones"]) == 6
+    assert len(told["from"]) == len(told["phones"]) == 12
 
 
 def test_all_pauses_are_pauses() -> None:
