@@ -59,7 +59,7 @@ class StreamTraining:
                     "Train it anew: leave the option out.",
                 )
             student.load_state_dict(start.state_dict())
-            # How a table is used and what contrast lacks is the base's to say: nothing here learns it.
+            # How a table is used and what contrast lacks is the base's to say: it is not learnt.
             student.decoder.recall.load_state_dict(teacher.decoder.recall.state_dict())
             student.decoder.contrast.copy_(teacher.decoder.contrast)
             self.phase = "envelopes"
