@@ -10,12 +10,6 @@ import pytest
 from chorister.shared import console
 
 
-@pytest.fixture(autouse=True)
-def loud():
-    yield
-    console._QUIET["on"] = False
-
-
 def options(*arguments):
     parser = argparse.ArgumentParser()
     console.add_output_options(parser)
@@ -37,6 +31,11 @@ def test_quiet_and_json_leave_errors_only(option, capsys):
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == "chorister: wrong\n"
+
+
+def test_the_next_test_is_not_quiet_because_one_before_it_was(capsys):
+    console.say("a line")
+    assert capsys.readouterr().out == "a line\n"
 
 
 def test_without_a_terminal_progress_is_one_line(capsys):
