@@ -10,7 +10,7 @@ Speakers that the model was trained on may be among them: settings are chosen on
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +60,9 @@ def speak(
 ) -> FloatArray:
     """One conversion."""
     f0_hz = move_pitch(features.f0_hz, source, target)
-    spoken_hz = early_onsets(f0_hz) if way.early else f0_hz
-    batch = single_batch(FeatureSequence(features.log_mel, spoken_hz), source, target)
+    batch = single_batch(FeatureSequence(features.log_mel, f0_hz), source, target)
+    if way.early:
+        batch = replace(batch, f0_hz=early_onsets(batch.f0_hz))
     hiss = draw_hiss((1, len(f0_hz) * 160), torch.Generator().manual_seed(0))
     with torch.inference_mode():
         envelopes = model.envelopes(batch)

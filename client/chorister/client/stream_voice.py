@@ -28,7 +28,8 @@ class Spoken:
 
     Attributes:
         samples: shape (160,), float32, 16 kHz.
-        f0_hz: the pitch spoken with in the frame after them, 0 where unvoiced.
+        f0_hz: the pitch to speak with in the frame after them, 0 where unvoiced; a deep voice may
+            begin in it all the same (`voicing.early_onsets`).
     """
 
     samples: FloatArray

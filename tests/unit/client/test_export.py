@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,6 @@ from chorister.shared.voice.features import extract_features
 from chorister.shared.voice.hiss import hiss_at
 from chorister.shared.voice.model import VoiceModel, move_pitch, single_batch
 from chorister.shared.voice.profile import SpeakerProfile, profile_from
-from chorister.shared.voice.voicing import early_onsets
 
 NOW_S = 1_800_000_000
 RATE = 16_000
@@ -68,8 +68,7 @@ def by_torch(model: VoiceModel, samples: FloatArray, target: SpeakerProfile) -> 
     recording = Recording(samples, "x")
     source = profile_from([recording], AnyVoice(), model)
     found = extract_features(recording)
-    f0_hz = early_onsets(move_pitch(found.f0_hz, source, target))
-    moved = FeatureSequence(found.log_mel, f0_hz)
+    moved = FeatureSequence(found.log_mel, move_pitch(found.f0_hz, source, target))
     hiss = torch.from_numpy(hiss_at(0, len(samples)))[None]
     with torch.inference_mode():
         return model.speak(single_batch(moved, source, target), hiss)[0].numpy()
@@ -116,6 +115,15 @@ def test_it_speaks_as_the_model_does_with_both_adapters(
     wanted = by_torch(model, samples, target)
     assert snr_db(wanted, voice.run(samples).samples) > 50
     assert snr_db(wanted, by_torch(small_model, samples, target)) < 20, "the adapters do nothing"
+
+
+def test_a_deep_voice_begins_as_early_as_the_models(
+    small_model: VoiceModel, target: SpeakerProfile, permits: Permits, speech: Speech
+) -> None:
+    deep = replace(target, log_f0_median=float(np.log(100.0)))
+    voice = Voice(build_voice(small_model, deep, permits("conversion"), ORIGIN, now_s=NOW_S), "v")
+    samples = speech(3.0, 1)
+    assert snr_db(by_torch(small_model, samples, deep), voice.run(samples).samples) > 50
 
 
 @pytest.mark.parametrize("personal", ["all", "early", "late", "none"])

@@ -97,6 +97,20 @@ def test_the_stream_is_the_whole_model(
     assert snr_db(true, streamed(voice, source, samples)) > 60.0
 
 
+@pytest.mark.parametrize("median_hz", [80.0, 100.0, 130.0])
+def test_it_is_so_for_a_deep_voice_whose_words_begin_early(
+    permits: Callable[..., object],
+    make_streaming_model: Callable[[], VoiceModel],
+    source: SpeakerProfile,
+    speech: Callable[[float, int], FloatArray],
+    median_hz: float,
+) -> None:
+    model, deep, samples = make_streaming_model(), profile(5, median_hz), speech(3.0, 4)
+    voice = LiveVoice(build_live_voice(model, deep, permits("conversion"), ORIGIN, now_s=NOW_S), "")
+    true = whole(model, source, deep, samples)
+    assert snr_db(true, streamed(voice, source, samples)) > 60.0
+
+
 def test_it_is_so_with_more_look_ahead_which_decides_f0_by_more(
     permits: Callable[..., object],
     make_streaming_model: Callable[..., VoiceModel],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -203,7 +203,7 @@ class VoiceModel(nn.Module):
         return harmonic, noise
 
     def speak(self, batch: VoiceBatch, hiss: Tensor) -> Tensor:
-        """Converts a batch as it is heard (`heard_envelopes`).
+        """Converts a batch as it is heard (`early_onsets`, `heard_envelopes`).
 
         Args:
             batch: F frames of each of B examples.
@@ -212,8 +212,21 @@ class VoiceModel(nn.Module):
         Returns:
             shape (B, F * 160), 16 kHz.
         """
-        harmonic, noise = heard_envelopes(self.decoder, *self.envelopes(batch), batch.f0_hz)
-        wav: Tensor = self.vocoder(harmonic, noise, batch.f0_hz, hiss)
+        content = self.encoder(batch.log_mel, batch.source_mel_mean, batch.source_mel_std)
+        foreign = foreignness(batch.source_mel_mean, batch.target_mel_mean)
+        return self.speak_content(content, batch, foreign, hiss)
+
+    def speak_content(
+        self, content: Tensor, batch: VoiceBatch, foreign: Tensor, hiss: Tensor
+    ) -> Tensor:
+        """`speak` for content that is known; other arguments as of `envelopes_of`."""
+        f0_hz = early_onsets(batch.f0_hz)
+        spoken = replace(batch, f0_hz=f0_hz)
+        envelopes = self.envelopes_of(content, spoken, foreign)
+        harmonic, noise = heard_envelopes(self.decoder, *envelopes, f0_hz)
+        # Whether a frame begins early, a stream knows only when it has come to its centre.
+        arriving_hz = batch.f0_hz if self.settings.encoder_ahead else None
+        wav: Tensor = self.vocoder(harmonic, noise, f0_hz, hiss, arriving_hz=arriving_hz)
         return wav
 
     def content_of(
@@ -287,8 +300,6 @@ class VoiceModel(nn.Module):
         Returns:
             shape (F * 160,), float32, 16 kHz; it is not limited to [-1, 1].
         """
-        if not self.settings.encoder_ahead:  # a stream does not know the next frame's pitch
-            f0_hz = early_onsets(f0_hz)
         unheard = np.zeros((len(f0_hz), MEL_BANDS), np.float32)
         batch = single_batch(FeatureSequence(unheard, f0_hz), target, target)
         generator = torch.Generator().manual_seed(seed)
@@ -300,9 +311,7 @@ class VoiceModel(nn.Module):
         with torch.inference_mode():
             there = batch.to(device)
             by = torch.full((1,), foreign, device=device)
-            envelopes = self.envelopes_of(said, there, by)
-            envelopes = heard_envelopes(self.decoder, *envelopes, there.f0_hz)
-            wav = self.vocoder(*envelopes, there.f0_hz, hiss.to(device))[0]
+            wav = self.speak_content(said, there, by, hiss.to(device))[0]
         self.train(was_training)
         return np.asarray(wav.cpu().numpy(), np.float32)
 

@@ -33,6 +33,7 @@ from chorister.shared.voice.profile import SpeakerProfile
 from chorister.shared.voice.recall import foreignness
 from chorister.shared.voice.stream_weights import check_streams
 from chorister.shared.voice.vocoder import OVERLAP_HOPS, Vocoder, overlapped
+from chorister.shared.voice.voicing import begun_early
 
 _HALF = HOP_SAMPLES // 2
 
@@ -136,7 +137,8 @@ class StreamNetwork(nn.Module):
         time = frame + torch.arange(count)
         x = self.encoder.begin(log_mel, mel_mean, mel_std)[0]
         x, encoder = _through(self.hearing, x, state.encoder, time + self.look_ahead_frames)
-        content, spoken_hz = self.encoder.finish(x)[None], f0_hz[:, :-1]
+        content, arriving_hz = self.encoder.finish(x)[None], f0_hz[:, 1:]
+        spoken_hz = begun_early(f0_hz[:, :-1], arriving_hz) * _heard(time).T
         foreign = foreignness(mel_mean, self.target_mel_mean)
         content, recalled = self.decoder.recall(
             content, self.sounds_content, self.sounds_log_mel, foreign
@@ -146,7 +148,7 @@ class StreamNetwork(nn.Module):
         hidden = self.decoder.norm(x)[None]
         envelopes = self.decoder.envelopes(hidden, spoken_hz, recalled)
         harmonic, noise = heard_envelopes(self.decoder, *envelopes, spoken_hz)
-        pulses, cycles = self._pulses(f0_hz, state.cycles)
+        pulses, cycles = self._pulses(spoken_hz, arriving_hz, state.cycles)
         grains = (_grains(state.pulses, pulses), _grains(state.hiss, hiss))
         frames = self.vocoder.grain_frames(harmonic, noise, *grains) * _heard(time)
         hops = _laid(frames)
@@ -161,9 +163,12 @@ class StreamNetwork(nn.Module):
         )
         return hops[:, :-OVERLAP_HOPS].flatten(1), after
 
-    def _pulses(self, f0_hz: Tensor, start_cycles: Tensor) -> tuple[Tensor, Tensor]:
-        """Pulses from centre to centre, shape (1, c * 160), and the phase after them, (1,)."""
-        here, there = f0_hz[:, :-1], f0_hz[:, 1:]
+    def _pulses(self, here: Tensor, there: Tensor, start_cycles: Tensor) -> tuple[Tensor, Tensor]:
+        """Pulses from centre to centre, shape (1, c * 160), and the phase after them, (1,).
+
+        They leave a centre with the pitch that its frame is spoken with. With which the next frame
+        is, only the one after it tells; they arrive there with its pitch as it was heard.
+        """
         step = torch.where((here > 0) & (there > 0), there - here, torch.zeros_like(here))
         offset = (torch.arange(HOP_SAMPLES) + 0.5) / HOP_SAMPLES - 0.5
         leaving = here.unsqueeze(2) + step.unsqueeze(2) * offset[_HALF:]

@@ -67,17 +67,24 @@ def _inverse_dft_matrix() -> FloatArray:
 class PulseTrain(nn.Module):
     """Pulses at F0, band-limited to 7.68 kHz, of unit power; silent where unvoiced."""
 
-    def forward(self, f0_hz: Tensor, start_cycles: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        f0_hz: Tensor,
+        start_cycles: Tensor | None = None,
+        arriving_hz: Tensor | None = None,
+    ) -> Tensor:
         """Places the pulses.
 
         Args:
             f0_hz: shape (B, F), 0 where unvoiced.
             start_cycles: shape (B,), float64, the phase before the first sample; 0 where None.
+            arriving_hz: shape (B, F), the pitch with which pulses come to each frame's centre;
+                they leave it with `f0_hz`, which is both where None.
 
         Returns:
             shape (B, F * 160).
         """
-        return self.pulses(*self.cycles(f0_hz, start_cycles))
+        return self.pulses(*self.cycles(f0_hz, start_cycles, arriving_hz))
 
     def pulses(self, f0: Tensor, cycles: Tensor) -> Tensor:
         """Pulses from F0 and phase at every sample.
@@ -98,27 +105,34 @@ class PulseTrain(nn.Module):
         pulses = (torch.where(flat, count, ratio) - 1.0) / torch.sqrt(2.0 * harmonics)
         return torch.where(f0 > 0, pulses, torch.zeros_like(pulses))
 
-    def cycles(self, f0_hz: Tensor, start_cycles: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def cycles(
+        self,
+        f0_hz: Tensor,
+        start_cycles: Tensor | None = None,
+        arriving_hz: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """F0 and phase at every sample.
 
         Args:
             f0_hz: shape (B, F), 0 where unvoiced.
             start_cycles: shape (B,), float64, as in `forward`.
+            arriving_hz: shape (B, F), as in `forward`.
 
         Returns:
             F0 between the frames' centres, shape (B, F * 160), and the phase in cycles, likewise,
             float64: summed in float32 it drifts within seconds.
         """
-        voiced = f0_hz > 0
-        both = voiced[:, 1:] & voiced[:, :-1]
-        step = torch.where(both, f0_hz[:, 1:] - f0_hz[:, :-1], torch.zeros_like(f0_hz[:, 1:]))
+        there, here = (f0_hz if arriving_hz is None else arriving_hz)[:, 1:], f0_hz[:, :-1]
+        both = (there > 0) & (here > 0)
+        step = torch.where(both, there - here, torch.zeros_like(there))
         before = nn.functional.pad(step, (1, 0)).unsqueeze(2)
         after = nn.functional.pad(step, (0, 1)).unsqueeze(2)
         offset = (torch.arange(HOP_SAMPLES, device=f0_hz.device) + 0.5) / HOP_SAMPLES - 0.5
         offset = offset.to(f0_hz.dtype)
-        at_samples = (
-            f0_hz.unsqueeze(2) + before * offset.clamp(max=0.0) + after * offset.clamp(min=0.0)
-        )
+        at_centre = f0_hz.unsqueeze(2)
+        if arriving_hz is not None:
+            at_centre = torch.where(offset < 0, arriving_hz.unsqueeze(2), at_centre)
+        at_samples = at_centre + before * offset.clamp(max=0.0) + after * offset.clamp(min=0.0)
         f0 = at_samples.flatten(1)
         cycles = torch.cumsum(f0.double() / SAMPLE_RATE_HZ, dim=1)
         if start_cycles is not None:
@@ -162,6 +176,7 @@ class Vocoder(nn.Module):
         f0_hz: Tensor,
         hiss: Tensor,
         start_cycles: Tensor | None = None,
+        arriving_hz: Tensor | None = None,
     ) -> Tensor:
         """Renders a batch.
 
@@ -171,12 +186,13 @@ class Vocoder(nn.Module):
             f0_hz: shape (B, F), 0 where unvoiced.
             hiss: shape (B, F * 160), white noise of unit variance.
             start_cycles: shape (B,), float64, the pulses' phase before the first sample.
+            arriving_hz: shape (B, F), as in `PulseTrain`.
 
         Returns:
             shape (B, F * 160), 16 kHz.
         """
         with torch.no_grad():
-            pulses = self._grains(self.pulse_train(f0_hz, start_cycles))
+            pulses = self._grains(self.pulse_train(f0_hz, start_cycles, arriving_hz))
             hisses = self._grains(hiss)
         return self._overlap_add(self.grain_frames(harmonic, noise, pulses, hisses))
 

@@ -66,15 +66,20 @@ def _bands() -> tuple[FloatArray, FloatArray]:
     return band_to_bin().sum(axis=1), low.astype(np.float32)
 
 
-def early_onsets(f0_hz: FloatArray) -> FloatArray:
+def early_onsets(f0_hz: Tensor) -> Tensor:
     """Lets a deep voice begin a frame earlier.
 
     Args:
-        f0_hz: shape (F,), the pitch to speak with, 0 where unvoiced.
+        f0_hz: shape (B, F), the pitch to speak with, 0 where unvoiced.
 
     Returns:
-        shape (F,): an unvoiced frame before a voiced one below 133 Hz gets that one's pitch.
+        shape (B, F): an unvoiced frame before a voiced one below 133 Hz gets that one's pitch.
     """
-    following = np.append(f0_hz[1:], np.zeros(1, f0_hz.dtype))
-    early = (f0_hz == 0) & (following > 0) & (following < EARLY_BELOW_HZ)
-    return np.where(early, following, f0_hz)
+    after_last = torch.zeros_like(f0_hz[:, :1])
+    return begun_early(f0_hz, torch.cat([f0_hz[:, 1:], after_last], dim=1))
+
+
+def begun_early(f0_hz: Tensor, following_hz: Tensor) -> Tensor:
+    """`early_onsets` where the pitch of the next frame is given, all of shape (B, F)."""
+    early = (f0_hz <= 0) & (following_hz > 0) & (following_hz < EARLY_BELOW_HZ)
+    return torch.where(early, following_hz, f0_hz)

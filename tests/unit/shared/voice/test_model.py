@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from chorister.shared.types import FeatureSequence
+from chorister.shared.voice import model as voice_model
 from chorister.shared.voice.blocks import Block
 from chorister.shared.voice.model import (
     ModelSettings,
@@ -134,6 +135,24 @@ def test_conversion_is_finite_reproducible_and_seeded() -> None:
     assert np.isfinite(first).all()
     assert np.array_equal(first, model.convert(*arguments, seed=1))
     assert not np.array_equal(first, model.convert(*arguments, seed=2))
+
+
+@pytest.mark.parametrize("ahead", [(), (2, 1)])
+@pytest.mark.parametrize("pitch_hz", [110.0, 150.0])
+def test_a_deep_voice_begins_a_frame_early_and_in_a_stream_half_a_frame(
+    monkeypatch: pytest.MonkeyPatch, ahead: tuple[int, ...], pitch_hz: float
+) -> None:
+    monkeypatch.setattr(voice_model, "draw_hiss", lambda shape, generator: torch.zeros(shape))
+    model = VoiceModel(dataclasses.replace(SMALL, encoder_ahead=ahead))
+    model.load_state_dict(small_model().state_dict())
+    f0_hz = np.zeros(40, np.float32)
+    f0_hz[20:] = pitch_hz
+    content = np.random.default_rng(1).normal(size=(40, SMALL.content)).astype(np.float32)
+    level = np.abs(model.say(content, f0_hz, profile(2))).reshape(-1, 80).mean(1)
+    level /= level[44:-4].mean()
+    first_half = 40 if pitch_hz > 133.0 else 39 if ahead else 38
+    assert level[:first_half].max() < 0.1
+    assert level[first_half] > 0.25
 
 
 def test_conversion_leaves_the_mode_as_it_was() -> None:

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from chorister.shared.errors import BadWeights
 from chorister.shared.voice import adapters
-from chorister.shared.voice.model import VoiceModel, heard_envelopes
+from chorister.shared.voice.model import VoiceBatch, VoiceModel
 from chorister.shared.voice.profile import SpeakerProfile
-from chorister.shared.voice.recall import foreignness
 from chorister.shared.voice.stream import StreamNetwork
 from chorister.shared.voice.stream_weights import load_stream, save_stream
 
@@ -34,6 +33,15 @@ def signals() -> dict[str, Tensor]:
     }
 
 
+@pytest.fixture
+def deep(signals: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Voiced from the first frame on, below 133 Hz, with gaps of one frame, of two and of more."""
+    f0_hz = signals["f0_hz"] * 0.6
+    f0_hz[:, :4] = 90.0
+    f0_hz[:, [10, 13, 14]] = 0.0
+    return signals | {"f0_hz": f0_hz}
+
+
 def whole(model: VoiceModel, target: SpeakerProfile, signals: dict[str, Tensor]) -> Tensor:
     rows = [
         torch.from_numpy(row)[None]
@@ -43,13 +51,8 @@ def whole(model: VoiceModel, target: SpeakerProfile, signals: dict[str, Tensor])
         )
     ]  # fmt: skip
     mean, std = torch.full((1, 80), -5.0), torch.ones(1, 80)
-    content = model.encoder(signals["log_mel"], mean, std)
-    foreign = foreignness(mean, rows[1])
-    content, recalled = model.decoder.recall(content, *rows[3:], foreign)
-    condition = model.decoder.condition(*rows[:3])
-    spoken = model.decoder(content, signals["f0_hz"], condition, recalled)
-    envelopes = heard_envelopes(model.decoder, *spoken, signals["f0_hz"])
-    return model.vocoder(*envelopes, signals["f0_hz"], signals["hiss"])[0]
+    batch = VoiceBatch(signals["log_mel"], signals["f0_hz"], mean, std, *rows)
+    return model.speak(batch, signals["hiss"])[0]
 
 
 def streamed(network: StreamNetwork, signals: dict[str, Tensor], frames_at_once: int) -> Tensor:
@@ -93,6 +96,43 @@ def test_a_stream_is_the_whole_in_pieces(
     found = streamed(network, signals, frames_at_once)
     assert len(found) > 30 * 160
     assert snr_db(whole(model, target, signals), found) > 100.0
+
+
+@pytest.mark.parametrize("frames_at_once", [1, 2, 5])
+@pytest.mark.parametrize("unvoiced_first", [0, 1, 4])
+def test_it_is_so_for_a_deep_voice_whose_words_begin_early(
+    make_streaming_model: Callable[[], VoiceModel],
+    target: SpeakerProfile,
+    deep: dict[str, Tensor],
+    frames_at_once: int,
+    unvoiced_first: int,
+) -> None:
+    deep["f0_hz"][:, :unvoiced_first] = 0.0
+    model = make_streaming_model()
+    found = streamed(StreamNetwork(model, target), deep, frames_at_once)
+    assert snr_db(whole(model, target, deep), found) > 100.0
+
+
+@pytest.mark.parametrize(("pitch_hz", "first_half"), [(110.0, 39), (150.0, 40)])
+def test_a_deep_voice_is_heard_from_the_centre_of_the_frame_before(
+    make_streaming_model: Callable[[], VoiceModel],
+    target: SpeakerProfile,
+    signals: dict[str, Tensor],
+    pitch_hz: float,
+    first_half: int,
+) -> None:
+    f0_hz = torch.zeros(1, FRAMES)
+    f0_hz[:, 20:] = pitch_hz
+    voice_alone = signals | {"f0_hz": f0_hz, "hiss": torch.zeros_like(signals["hiss"])}
+    model = make_streaming_model()
+    for speech in (
+        whole(model, target, voice_alone),
+        streamed(StreamNetwork(model, target), voice_alone, 2),
+    ):
+        level = speech[: 30 * 160].reshape(-1, 80).square().mean(1).sqrt()
+        level = level / level[44:].mean()
+        assert level[:first_half].max() < 0.03
+        assert level[first_half] > 0.3
 
 
 def test_both_adapters_are_part_of_the_stream(

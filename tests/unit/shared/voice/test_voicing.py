@@ -81,12 +81,13 @@ def test_a_breathy_frame_is_heard_as_voiced_again() -> None:
 
 def test_a_deep_voice_begins_a_frame_earlier_and_a_high_one_does_not() -> None:
     deep, high = EARLY_BELOW_HZ - 20.0, EARLY_BELOW_HZ + 1.0
-    f0_hz = np.array([0, 0, deep, deep, 0, 0, high, 0], np.float32)
-    wanted = np.array([0, deep, deep, deep, 0, 0, high, 0], np.float32)
-    np.testing.assert_array_equal(early_onsets(f0_hz), wanted)
-    assert early_onsets(f0_hz).dtype == np.float32
+    f0_hz = torch.tensor([[0, 0, deep, deep, 0, 0, high, 0], [deep, 0, deep, 0, 0, 0, 0, deep]])
+    wanted = torch.tensor(
+        [[0, deep, deep, deep, 0, 0, high, 0], [deep, deep, deep, 0, 0, 0, deep, deep]]
+    )
+    assert torch.equal(early_onsets(f0_hz), wanted)
 
 
 def test_nothing_begins_before_the_first_frame() -> None:
-    assert early_onsets(np.zeros(0, np.float32)).shape == (0,)
-    np.testing.assert_array_equal(early_onsets(np.array([90.0], np.float32)), [90.0])
+    assert early_onsets(torch.zeros(1, 0)).shape == (1, 0)
+    assert early_onsets(torch.tensor([[90.0]])).tolist() == [[90.0]]
