@@ -134,8 +134,8 @@ class Deployment:
         call("chorister.server.authority_invite", "invite", *authority, "--server",
              self.dial or machine.public_address, *root, "--settings",
              self.server.federation_file, "--bundle", BUNDLE_SHA256,
-             "--adapter-rank", machine.adapter_rank, "--token", "--out",
-             folder / "invitation")  # fmt: skip
+             "--adapter-rank", machine.adapter_rank, "--adapter-placement",
+             machine.adapter_placement, "--token", "--out", folder / "invitation")  # fmt: skip
         vault = ("--vault", self.vault(name), "--passphrase-file", self.passphrase)
         call("chorister.client.join_cli", "main", "--invite", folder / "invitation", "--yes",
              "--request", folder / "request", *vault)  # fmt: skip

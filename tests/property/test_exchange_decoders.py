@@ -38,6 +38,7 @@ from chorister.shared.randomness import SystemRandomness
 from chorister.shared.settings import Federation, SegmentPrivacy, TrainingTask
 from chorister.shared.signing import Certificate, SigningKey
 from chorister.shared.types import Adapter
+from chorister.shared.voice.adapter_spec import SharedAdapterSpec
 
 KEY = SigningKey(bytes(32))
 WITNESS = Checkpoint.sign(KEY, "a" * 64, 3, "b" * 64)
@@ -51,7 +52,7 @@ ENROLMENT = EnrolmentToken("choir", KEY.verify_key(), bytes(32), 2_000_000_000)
 NODE = NodeKey.generate(SystemRandomness())
 INVITE = Invite(
     "choir", KEY.verify_key(), "127.0.0.1:9092", "",
-    ModelRelease.sign(KEY, "choir", "a" * 64, 2, 1),
+    ModelRelease.sign(KEY, "choir", "a" * 64, SharedAdapterSpec(), 1),
     ("b" * 64,), 2, 2, Federation(name="choir"), 1, 2_000_000_000, ENROLMENT,
 ).signed(KEY)  # fmt: skip
 EXAMPLES: dict[str, bytes] = {

@@ -122,7 +122,7 @@ def device_of(home: Home, agreed: Agreement, certificate: Certificate) -> Device
     own = folder_of(home.folder, federation)
     rounds = own / ROUNDS
     rounds.mkdir(mode=0o700, parents=True, exist_ok=True)
-    rank = agreed.invite.release.adapter_rank
+    spec = agreed.invite.release.spec
     return Device(
         signing_key=home.key,
         certificate=certificate,
@@ -135,11 +135,11 @@ def device_of(home: Home, agreed: Agreement, certificate: Certificate) -> Device
         budget=open_budget(home, agreed, device_id),
         ledger=open_ledger(home, federation, device_id),
         rounds=RoundStore(rounds, _round_key(home, federation), MOST_ROUNDS_A_DAY),
-        spec=agreed.invite.release.spec,
+        spec=spec,
         load_material=partial(load_material, home),
-        load_model=partial(load_model, rank, _process.wanted),
+        load_model=partial(load_model, spec, _process.wanted),
         now_s=home.now_s,
-        judge=partial(judge, home, federation, rank),
+        judge=partial(judge, home, federation, spec),
         most_rounds=agreed.invite.terms.rounds,
         most_refusals=MOST_A_DAY,
     )
@@ -198,18 +198,18 @@ def load_material(home: Home) -> TrainingMaterial:
 
 
 @lru_cache(maxsize=1)
-def load_model(rank: int, wanted: compute.Wanted) -> VoiceModel:
+def load_model(spec: SharedAdapterSpec, wanted: compute.Wanted) -> VoiceModel:
     """Return this process's one copy of the installed base, a shared adapter attached.
 
     Raises:
         BadWeights: the installed base is not the one that this version was made with.
     """
     model = load_base()
-    attach_shared(model, SharedAdapterSpec(rank))
+    attach_shared(model, spec)
     return compute.with_fallback(compute.best_device(wanted), model.to)
 
 
-def judge(home: Home, federation: str, rank: int, adapter: Adapter) -> Effect | None:
+def judge(home: Home, federation: str, spec: SharedAdapterSpec, adapter: Adapter) -> Effect | None:
     """Return what an adapter does to this speaker's held-out speech, None where there is none.
 
     The newest that does no harm is kept beside the ledger, for `chorister personalise --adapter`.
@@ -222,7 +222,7 @@ def judge(home: Home, federation: str, rank: int, adapter: Adapter) -> Effect | 
     if not len(held_out):
         return None
     profile = SpeakerProfile.from_bytes(home.vault.get(PROFILE))
-    effect = effect_of(adapter, load_model(rank, _process.wanted), held_out, profile)
+    effect = effect_of(adapter, load_model(spec, _process.wanted), held_out, profile)
     kept = HARMFUL if effect.harmful else ADAPTERS
     keep_adapter(folder_of(home.folder, federation) / kept, adapter)
     return effect

@@ -16,6 +16,7 @@ from chorister.shared.invite import Invite, ModelRelease
 from chorister.shared.node_key import NodeAdmission
 from chorister.shared.randomness import Randomness
 from chorister.shared.signing import Certificate, SigningKey, VerifyKey
+from chorister.shared.voice.adapter_spec import SharedAdapterSpec
 
 TOKEN_LIFE_S = 24 * 3600
 
@@ -231,18 +232,15 @@ class Authority:
             )  # fmt: skip
         return unsigned.signed(self._key)
 
-    def release(self, base_sha256: str, adapter_rank: int, now_s: int) -> ModelRelease:
+    def release(self, base_sha256: str, spec: SharedAdapterSpec, now_s: int) -> ModelRelease:
         """Return the word on what its federation trains.
 
         Args:
             base_sha256: digest of the base model.
-            adapter_rank: of the shared adapter.
+            spec: layout of the shared adapter.
             now_s: Unix time.
-
-        Raises:
-            BadSettings: a rank out of range.
         """
-        return ModelRelease.sign(self._key, self._federation, base_sha256, adapter_rank, now_s)
+        return ModelRelease.sign(self._key, self._federation, base_sha256, spec, now_s)
 
     def revoke(self, device_id: str, *, now_s: int) -> None:
         """End a device's membership for good; revoking twice keeps the first time.

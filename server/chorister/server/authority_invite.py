@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from chorister.server.authority_cli import action_parser, open_authority, parse_action
 from chorister.shared.bundle import BUNDLE_SHA256
@@ -18,6 +19,7 @@ from chorister.shared.invite import Invite
 from chorister.shared.privacy.ledger_file import system_clock
 from chorister.shared.randomness import SystemRandomness
 from chorister.shared.settings import Federation, read_toml
+from chorister.shared.voice.adapter_spec import SharedAdapterSpec, SharedPlacement
 from chorister.shared.voice.base_digest import BASE_SHA256
 
 _DAY_S = 86_400
@@ -41,6 +43,7 @@ def invite(argv: Sequence[str]) -> int:
             f"{options.days} days, {options.out}", "Correct --days or --out.",
         )  # fmt: skip
     terms = read_terms(options.settings)
+    spec = SharedAdapterSpec(options.adapter_rank, options.adapter_placement)
     expires_s = now_s + options.days * _DAY_S
     unsigned = Invite(
         federation=terms.name,
@@ -49,7 +52,7 @@ def invite(argv: Sequence[str]) -> int:
         root_certificate=_read(options.root_certificate).decode("ascii", errors="replace")
         if options.root_certificate
         else "",
-        release=authority.release(options.base, options.adapter_rank, now_s),
+        release=authority.release(options.base, spec, now_s),
         bundles=tuple(_digest(name) for name in options.bundle or (BUNDLE_SHA256,)),
         least_cohort=options.least_cohort,
         least_honest=options.least_honest,
@@ -106,6 +109,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--base", default=BASE_SHA256, metavar="SHA256", help="of the base model (the shipped one)")
     add("--adapter-rank", type=int, default=2, metavar="N", help="of the shared adapter (2)")
+    add("--adapter-placement", choices=get_args(SharedPlacement), default="both",
+        help="which envelopes the shared adapter shifts (both)")  # fmt: skip
     add("--least-cohort", type=int, default=2, metavar="N", help="fewest devices in a round (2)")
     add("--least-honest", type=int, default=2, metavar="N",
         help="fewest honest devices that a sum covers (2)")  # fmt: skip

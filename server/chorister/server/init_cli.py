@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tomllib
 from collections.abc import Sequence
+from typing import get_args
 
 from chorister.server import tls
 from chorister.server.installed import make_state
@@ -19,6 +20,7 @@ from chorister.shared.files import write_atomically
 from chorister.shared.privacy.ledger_file import system_clock
 from chorister.shared.randomness import SystemRandomness
 from chorister.shared.settings import Federation
+from chorister.shared.voice.adapter_spec import SharedPlacement
 
 EXAMPLES = """examples:
   chorister server init --federation choir --authority AUTHORITY_KEY --host choir.example.org
@@ -53,9 +55,9 @@ def init(argv: Sequence[str]) -> int:
     authority = read_verify_key(options.authority).raw.hex()
     run = f"{options.federation[:40]}-{SystemRandomness().bytes(4).hex()}"
     server = server_text(
-        authority=authority, run=run, rank=options.adapter_rank, listen_host=options.listen,
-        port=options.port, local_port=options.local_port, page_port=options.page_port,
-        address=address,
+        authority=authority, run=run, rank=options.adapter_rank,
+        placement=options.adapter_placement, listen_host=options.listen, port=options.port,
+        local_port=options.local_port, page_port=options.page_port, address=address,
     )  # fmt: skip
     try:
         folder.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -66,7 +68,7 @@ def init(argv: Sequence[str]) -> int:
         tls.make_certificate_authority(folder.tls, settings.name, now_s)
         tls.make_server_certificate(folder.tls, options.host, now_s)
         folder.members.mkdir(mode=0o700)
-        make_state(folder, settings, machine.adapter_rank)
+        make_state(folder, settings, machine.adapter_spec)
     except OSError as error:
         raise UsageError(
             "The server's folder can be written.", f"{folder.root}: {error.strerror}",
@@ -85,7 +87,8 @@ def init(argv: Sequence[str]) -> int:
     say(f"Settings to look through: {folder.federation_file} and {folder.server_file}")
     say(f"Its key, for `chorister audit verify --key`: {public}")
     say(f"For the authority's invitation: {folder.federation_file}, {folder.tls / tls.CA_FILE},")
-    say(f"  adapter rank {machine.adapter_rank}, bundle {BUNDLE_SHA256}")
+    say(f"  adapter rank {machine.adapter_rank}, placement {machine.adapter_placement},")
+    say(f"  bundle {BUNDLE_SHA256}")
     return 0
 
 
@@ -109,6 +112,8 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, ServerFolder]:
     add("--page-port", type=int, default=9094, metavar="N",
         help="of page and metrics, on 127.0.0.1 (9094)")  # fmt: skip
     add("--adapter-rank", type=int, default=2, metavar="N", help="of the shared adapter (2)")
+    add("--adapter-placement", choices=get_args(SharedPlacement), default="both",
+        help="which envelopes the shared adapter shifts (both)")  # fmt: skip
     add("--renew-certificate", action="store_true", help="only make a new TLS certificate")
     return parse_server(parser, argv)
 

@@ -107,14 +107,13 @@ def desk(folder: ServerFolder, *, running: bool = False) -> Operator:
     )  # fmt: skip
 
 
-def make_state(folder: ServerFolder, settings: Federation, rank: int) -> None:
+def make_state(folder: ServerFolder, settings: Federation, spec: SharedAdapterSpec) -> None:
     """Write a new server's state: a first adapter that changes nothing, and an empty ledger.
 
     Raises:
         OSError: the folder cannot be written.
     """
     folder.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    spec = SharedAdapterSpec(rank)
     first = Adapter(np.zeros(spec.size, dtype=np.float32), spec.digest)
     Registry(folder.adapters).store(first, parent=None, round_id=None, survivors=0)
     LedgerFile(folder.ledger, owner="server", federation=settings.name)

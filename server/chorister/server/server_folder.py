@@ -23,6 +23,7 @@ from pydantic import Field
 from chorister.shared.errors import UsageError
 from chorister.shared.settings import Federation, Settings
 from chorister.shared.signing import VerifyKey
+from chorister.shared.voice.adapter_spec import SharedAdapterSpec, SharedPlacement
 
 FOLDER_VARIABLE = "CHORISTER_SERVER"
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -36,6 +37,7 @@ class ServerSettings(Settings):
         authority: the enrolment authority's public key, 64 hexadecimal digits.
         run: name of this federation's rounds, part of every round id; never changed or used again.
         adapter_rank: layout of the shared adapter, as in the authority's release.
+        adapter_placement: likewise.
         listen_host: address that devices connect to.
         listen_port: of the same; nothing but Flower's Fleet API is served there.
         local_port: of the Control and Runtime APIs, on 127.0.0.1 only.
@@ -49,6 +51,7 @@ class ServerSettings(Settings):
     authority: Hexadecimal
     run: Annotated[str, Field(min_length=1, max_length=64)]
     adapter_rank: Annotated[int, Field(ge=0, le=8)] = 2
+    adapter_placement: SharedPlacement = "both"
     listen_host: Annotated[str, Field(min_length=1, max_length=255)] = "0.0.0.0"  # noqa: S104
     listen_port: Port = 9092
     local_port: Port = 9093
@@ -56,6 +59,11 @@ class ServerSettings(Settings):
     public_address: Annotated[str, Field(min_length=3, max_length=260)]
     most_strangers: Annotated[int, Field(ge=16, le=100_000)] = 512
     most_held_mib: Annotated[int, Field(ge=32, le=1_048_576)] = 256
+
+    @property
+    def adapter_spec(self) -> SharedAdapterSpec:
+        """Layout of the shared adapter."""
+        return SharedAdapterSpec(self.adapter_rank, self.adapter_placement)
 
     @property
     def authority_key(self) -> VerifyKey:

@@ -76,6 +76,8 @@ run = {run}
 
 # Layout of the shared adapter, as the authority's invitation says.
 adapter_rank = {rank}
+# Which envelopes it shifts: "both", "harmonic" or "noise".
+adapter_placement = {placement}
 
 # Where devices connect: nothing but Flower's Fleet API answers there, over TLS, to members only.
 listen_host = {listen_host}
@@ -110,6 +112,7 @@ def server_text(
     authority: str,
     run: str,
     rank: int,
+    placement: str,
     listen_host: str,
     port: int,
     local_port: int,
@@ -119,6 +122,6 @@ def server_text(
     """Return `server.toml` of a new server."""
     return _SERVER.format(
         authority=json.dumps(authority), run=json.dumps(run), rank=rank,
-        listen_host=json.dumps(listen_host), port=port, local_port=local_port,
-        page_port=page_port, address=json.dumps(address),
+        placement=json.dumps(placement), listen_host=json.dumps(listen_host), port=port,
+        local_port=local_port, page_port=page_port, address=json.dumps(address),
     )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from cryptography import x509
 
@@ -18,7 +18,7 @@ from chorister.shared.enrolment import SIGNATURE_BYTES, EnrolmentToken
 from chorister.shared.errors import BadMessage, BadSettings, BadSignature
 from chorister.shared.settings import Federation
 from chorister.shared.signing import SigningKey, VerifyKey
-from chorister.shared.voice.adapter_spec import DIRECTIONS, SharedAdapterSpec
+from chorister.shared.voice.adapter_spec import DIRECTIONS, SharedAdapterSpec, SharedPlacement
 
 FORMAT = 1
 INVITATION = "chorister/1 federation invitation"
@@ -39,34 +39,25 @@ class ModelRelease:
     Attributes:
         federation: whose.
         base_sha256: digest of the base model's file.
-        adapter_rank: of the shared adapter, 0 to 8.
+        spec: layout of the shared adapter.
         issued_s: Unix time; a device takes no older one than it has.
         signature: by the authority, over the other fields and the layout's digest.
     """
 
     federation: str
     base_sha256: str
-    adapter_rank: int
+    spec: SharedAdapterSpec
     issued_s: int
     signature: bytes
 
     @classmethod
     def sign(
-        cls, authority: SigningKey, federation: str, base_sha256: str, adapter_rank: int,
+        cls, authority: SigningKey, federation: str, base_sha256: str, spec: SharedAdapterSpec,
         issued_s: int,
     ) -> ModelRelease:  # fmt: skip
-        """Return a signed release.
-
-        Raises:
-            BadSettings: a rank out of range.
-        """
-        unsigned = cls(federation, base_sha256, adapter_rank, issued_s, b"")
+        """Return a signed release."""
+        unsigned = cls(federation, base_sha256, spec, issued_s, b"")
         return replace(unsigned, signature=authority.sign(RELEASE, unsigned._body()))
-
-    @property
-    def spec(self) -> SharedAdapterSpec:
-        """The layout of the shared adapter."""
-        return SharedAdapterSpec(self.adapter_rank)
 
     def check(self, authority: VerifyKey, federation: str) -> None:
         """Return if the authority signed this for the federation.
@@ -86,7 +77,8 @@ class ModelRelease:
         return {
             "federation": self.federation,
             "base_sha256": self.base_sha256,
-            "adapter_rank": self.adapter_rank,
+            "adapter_rank": self.spec.rank,
+            "adapter_placement": self.spec.placement,
             "issued_s": self.issued_s,
             "signature": self.signature,
         }
@@ -99,14 +91,20 @@ class ModelRelease:
             BadMessage: other fields, types or ranges.
         """
         kinds: dict[str, type] = {
-            "federation": str, "base_sha256": str, "adapter_rank": int, "issued_s": int,
-            "signature": bytes,
+            "federation": str, "base_sha256": str, "adapter_rank": int, "adapter_placement": str,
+            "issued_s": int, "signature": bytes,
         }  # fmt: skip
         fields = codec.fields(plain, kinds, "A model release")
+        rank, placement = fields["adapter_rank"], fields["adapter_placement"]
         _require(bool(_DIGEST.fullmatch(fields["base_sha256"])), "names a base by its digest")
-        _require(0 <= fields["adapter_rank"] <= DIRECTIONS, f"has a rank of 0 to {DIRECTIONS}")
+        _require(0 <= rank <= DIRECTIONS, f"has a rank of 0 to {DIRECTIONS}")
+        known = get_args(SharedPlacement)
+        _require(placement in known, f"has a placement of {', '.join(known)}")
         _require(len(fields["signature"]) == SIGNATURE_BYTES, "has a signature of 64 bytes")
-        return cls(**fields)
+        return cls(
+            fields["federation"], fields["base_sha256"], SharedAdapterSpec(rank, placement),
+            fields["issued_s"], fields["signature"],
+        )  # fmt: skip
 
     def _body(self) -> bytes:
         plain = self.to_plain()

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -60,16 +61,22 @@ def members(
 ) -> Iterator[Callable[..., object]]:
     """Makes so many installed devices that joined one federation, and their server."""
     from chorister.client import installed
+    from chorister.shared.voice.adapters import SharedAdapterSpec, attach_shared
 
-    monkeypatch.setattr(installed, "load_model", lambda rank, wanted: trainable_model)
+    @cache
+    def load_model(spec: SharedAdapterSpec, wanted: object) -> VoiceModel:
+        attach_shared(trainable_model, spec)
+        return trainable_model.requires_grad_(False).eval()
+
+    monkeypatch.setattr(installed, "load_model", load_model)
 
     def make(singers: int = 4, **changed: object) -> object:
-        clock, homes = member.Clock(), []
+        clock, homes, invite = member.Clock(), [], member.an_invite(**changed)
         for i in range(singers):
             home = member.a_home(tmp_path / f"vault-{i}", material, clock, seed=i)
-            member.join(home, member.an_invite(**changed))
+            member.join(home, invite)
             homes.append(home)
-        return member.Members(tmp_path, homes, clock)
+        return member.Members(tmp_path, homes, clock, invite.release.spec)
 
     yield make
     installed.forget()

@@ -27,11 +27,12 @@ from chorister.shared.records import ADVERTISE, CONFIRM, CONTRIBUTE, REVEAL, SHA
 from chorister.shared.settings import Federation, TrainingTask
 from chorister.shared.signing import Certificate, SigningKey
 from chorister.shared.types import Adapter
+from chorister.shared.voice.adapter_spec import SharedAdapterSpec
 from chorister.shared.voice.base_digest import BASE_SHA256
 
 NOW_S = 1_800_000_000
 NAME = "choir"
-RANK = 1
+SPEC = SharedAdapterSpec(1)
 AUTHORITY = SigningKey(bytes(range(32)))
 BUNDLE = "b" * 64
 TERMS = Federation(
@@ -62,7 +63,7 @@ def an_invite(authority: SigningKey = AUTHORITY, **changed: object) -> Invite:
     fields: dict[str, object] = {
         "federation": NAME, "authority": authority.verify_key(), "server": "127.0.0.1:9092",
         "root_certificate": "",
-        "release": ModelRelease.sign(authority, NAME, BASE_SHA256, RANK, NOW_S),
+        "release": ModelRelease.sign(authority, NAME, BASE_SHA256, SPEC, NOW_S),
         "bundles": (BUNDLE,), "least_cohort": 2, "least_honest": 2, "terms": TERMS,
         "issued_s": NOW_S, "expires_s": NOW_S + 86_400, "token": None,
     }  # fmt: skip
@@ -108,6 +109,7 @@ class Members:
     root: Path
     homes: list[Home]
     clock: Clock
+    spec: SharedAdapterSpec = SPEC
     gone: dict[str, set[str]] = field(default_factory=dict)
     heard: dict[tuple[str, str], bytes] = field(default_factory=dict)
     errors: dict[tuple[str, str], Exception] = field(default_factory=dict)
@@ -126,11 +128,10 @@ class Members:
         folder = self.root / "server"
         folder.mkdir(parents=True)
         registry = Registry(folder / "adapters")
-        size = 160 * (1 + RANK)
-        spec = ModelRelease.sign(AUTHORITY, NAME, BASE_SHA256, RANK, 0).spec.digest
         registry.store(
-            Adapter(np.zeros(size, np.float32), spec), parent=None, round_id=None, survivors=0
-        )
+            Adapter(np.zeros(self.spec.size, np.float32), self.spec.digest),
+            parent=None, round_id=None, survivors=0,
+        )  # fmt: skip
         ledger = LedgerFile(
             folder / "ledger.jsonl", owner="server", federation=NAME, clock=self.clock
         )

@@ -12,6 +12,7 @@ from chorister.client.membership import membership, node_key_of
 from chorister.shared.errors import BadSettings, BadSignature, BadWeights, UsageError
 from chorister.shared.invite import ModelRelease
 from chorister.shared.signing import SigningKey
+from chorister.shared.voice.adapter_spec import SharedAdapterSpec
 from chorister.shared.voice.base_digest import BASE_SHA256
 
 OTHER = SigningKey(bytes(range(1, 33)))
@@ -24,7 +25,9 @@ def home(member, material, tmp_path):
 
 
 def released(member, issued_s, rank=1, base=BASE_SHA256, key=None):
-    return ModelRelease.sign(key or member.AUTHORITY, member.NAME, base, rank, issued_s)
+    return ModelRelease.sign(
+        key or member.AUTHORITY, member.NAME, base, SharedAdapterSpec(rank), issued_s
+    )
 
 
 def test_it_pins_the_authority_and_comes_back_in_another_process(home, member):
@@ -49,10 +52,10 @@ def test_a_newer_release_by_the_pinned_key_replaces_an_older_one_and_not_the_oth
     newer = member.an_invite(release=released(member, member.NOW_S + 5, rank=3))
     home.now_s.now_s += 10
     agree(home, newer, OwnerLimits())
-    assert agreement(home, member.NAME).invite.release.adapter_rank == 3
+    assert agreement(home, member.NAME).invite.release.spec.rank == 3
     with pytest.raises(BadSignature, match="newer invitation"):
         agree(home, member.an_invite(), OwnerLimits())
-    assert agreement(home, member.NAME).invite.release.adapter_rank == 3
+    assert agreement(home, member.NAME).invite.release.spec.rank == 3
 
 
 def test_a_release_by_another_key_is_refused(home, member):

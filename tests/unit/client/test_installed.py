@@ -28,6 +28,7 @@ from chorister.shared.errors import (
     RoundAborted,
     UsageError,
 )
+from chorister.shared.invite import ModelRelease
 from chorister.shared.privacy.ledger_file import read_lines
 from chorister.shared.records import ADVERTISE, CONTRIBUTE
 from chorister.shared.types import Adapter
@@ -58,9 +59,28 @@ def test_installed_devices_go_through_rounds_with_real_randomness(members):
     assert not list(folder_of(found.by_name[name].folder, "choir").glob("rounds/*.sealed"))
 
 
-def test_another_layout_than_the_authority_signed_is_not_trained(members, tmp_path):
+@pytest.mark.parametrize("placement", ["harmonic", "noise"])
+def test_what_shifts_one_envelope_is_trained_where_the_invitation_says_so(
+    members, member, placement
+):
+    spec = SharedAdapterSpec(1, placement)
+    release = ModelRelease.sign(
+        member.AUTHORITY, member.NAME, member.BASE_SHA256, spec, member.NOW_S
+    )
+    found = members(3, release=release)
+    record = run_round(found, found.operator, 1)
+    assert (record.status, record.survivors) == ("finished", 3), found.errors
+    registry = found.operator.registry
+    made = registry.get(registry.latest().sha256)
+    assert made.spec == spec.digest
+    assert made.values.shape == (160,)
+    assert made.values.any()
+
+
+@pytest.mark.parametrize("other", [SharedAdapterSpec(2), SharedAdapterSpec(1, "noise")])
+def test_another_layout_than_the_authority_signed_is_not_trained(members, tmp_path, other):
     found = members(2)
-    registry, spec = Registry(tmp_path / "other-layout"), SharedAdapterSpec(2)
+    registry, spec = Registry(tmp_path / "other-layout"), other
     found.operator = replace(found.operator, registry=registry)
     registry.store(
         Adapter(np.zeros(spec.size, np.float32), spec.digest),

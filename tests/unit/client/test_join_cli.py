@@ -119,7 +119,9 @@ def test_another_federation_is_said_to_add_up(mine, written, member, capsys, now
     capsys.readouterr()
     quire = written(
         federation="quire", terms=member.TERMS.model_copy(update={"name": "quire"}),
-        release=ModelRelease.sign(member.AUTHORITY, "quire", member.BASE_SHA256, 1, now_s),
+        release=ModelRelease.sign(
+            member.AUTHORITY, "quire", member.BASE_SHA256, member.SPEC, now_s
+        ),
     )  # fmt: skip
     assert main(["--invite", quire, "--yes"]) == 0
     assert "adds up" in capsys.readouterr().out
@@ -140,7 +142,9 @@ def test_what_is_wrong_with_an_invitation_is_said_before_anything_is_stored(
         ({"expires_s": now_s - 5, "issued_s": now_s - 50}, BadSignature, "ended"),
         ({"issued_s": now_s + 5000, "expires_s": now_s + 9000}, BadSignature, "clock"),
         (
-            {"release": ModelRelease.sign(member.AUTHORITY, member.NAME, "c" * 64, 1, now_s)},
+            {"release": ModelRelease.sign(
+                member.AUTHORITY, member.NAME, "c" * 64, member.SPEC, now_s
+            )},
             BadWeights, "Install the version",
         ),
     ]:  # fmt: skip
@@ -164,7 +168,7 @@ def test_an_invitation_of_another_authority_than_the_pinned_one(mine, written, t
     assert main(["--invite", written(), "--yes"]) == 0
     with pytest.raises(BadSignature, match="pinned the authority"):
         main(["--invite", written(
-            OTHER, release=ModelRelease.sign(OTHER, member.NAME, member.BASE_SHA256, 1, 1)
+            OTHER, release=ModelRelease.sign(OTHER, member.NAME, member.BASE_SHA256, member.SPEC, 1)
         ), "--yes"])  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from chorister.shared.node_key import NodeAdmission, NodeKey
 from chorister.shared.privacy.ledger_file import system_clock
 from chorister.shared.randomness import SystemRandomness
 from chorister.shared.signing import SigningKey, VerifyKey
+from chorister.shared.voice.adapter_spec import SharedAdapterSpec
 
 DEVICE = SigningKey(bytes(range(32)))
 NODE = NodeKey.generate(SystemRandomness())
@@ -42,12 +43,14 @@ def invited(desk, tmp_path, *more):
 
 
 def test_an_invitation_holds_what_was_said_and_is_the_authoritys(desk, tmp_path):
-    _, out = invited(desk, tmp_path, "--least-cohort", "4", "--token")
+    layout = ("--adapter-rank", "1", "--adapter-placement", "noise")
+    _, out = invited(desk, tmp_path, "--least-cohort", "4", "--token", *layout)
     invite = Invite.from_bytes(out.read_bytes())
     invite.check(system_clock())
     assert invite.authority == desk.public
     assert invite.bundles == (hashlib.sha256(b"bundle").hexdigest(),)
     assert (invite.terms.rounds, invite.least_cohort) == (3, 4)
+    assert invite.release.spec == SharedAdapterSpec(1, "noise")
     assert invite.token is not None
     assert out.stat().st_mode & 0o777 == 0o600, "it holds a token"
     assert desk("list")["open_tokens"] == 1

@@ -13,6 +13,7 @@ import pytest
 
 from chorister.server.init_cli import init
 from chorister.server.plan import Plan, read_plan, write_plan
+from chorister.server.registry import Registry
 from chorister.server.run_cli import run, stop
 from chorister.server.server_folder import ServerFolder
 from chorister.server.settings_text import federation_text
@@ -22,6 +23,7 @@ from chorister.shared.bundle import BUNDLE_SHA256, bundle_digest
 from chorister.shared.errors import BadSettings, UsageError
 from chorister.shared.files import hold_lock
 from chorister.shared.settings import Federation
+from chorister.shared.voice.adapter_spec import SharedAdapterSpec
 
 
 def test_a_new_server_is_for_its_owner_only(office):
@@ -40,6 +42,17 @@ def test_its_settings_are_the_defaults_with_words(office):
     )  # fmt: skip
     assert text.count("#") >= 12
     assert office.folder.server_settings().authority_key == office.authority.verify_key()
+
+
+@pytest.mark.parametrize("placement", ["both", "harmonic", "noise"])
+def test_the_first_adapter_has_the_layout_that_was_asked_for(offices, tmp_path, placement):
+    layout = {"adapter-rank": 1, "adapter-placement": placement}
+    folder = offices.an_office(tmp_path, **layout).folder
+    spec = SharedAdapterSpec(1, placement)
+    assert folder.server_settings().adapter_spec == spec
+    registry = Registry(folder.adapters)
+    first = registry.get(registry.latest().sha256)
+    assert (first.spec, len(first.values)) == (spec.digest, spec.size)
 
 
 @pytest.mark.parametrize("name", ['qu"ote', "a\\b", "新しい合唱", "x" * 64])

@@ -14,6 +14,7 @@ from chorister.shared.errors import BadMessage, UsageError
 from chorister.shared.invite import Invite, ModelRelease
 from chorister.shared.settings import Federation
 from chorister.shared.signing import SigningKey
+from chorister.shared.voice.adapter_spec import SharedAdapterSpec
 
 NOW_S = 1_800_000_000
 
@@ -83,7 +84,7 @@ def test_a_private_key_beside_the_certificate_is_not_sent_in_an_invitation(tmp_p
     key = SigningKey(bytes(range(32)))
     invite = Invite(
         "choir", key.verify_key(), "choir.example.org:9092", alone,
-        ModelRelease.sign(key, "choir", "a" * 64, 2, 10), ("b" * 64,), 4, 3,
+        ModelRelease.sign(key, "choir", "a" * 64, SharedAdapterSpec(), 10), ("b" * 64,), 4, 3,
         Federation(name="choir"), 10, 100, None,
     )  # fmt: skip
     assert invite.signed(key).root_certificate == alone

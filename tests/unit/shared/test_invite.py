@@ -11,14 +11,17 @@ from chorister.shared.errors import BadMessage, BadSignature
 from chorister.shared.invite import Invite, ModelRelease
 from chorister.shared.settings import Federation
 from chorister.shared.signing import SigningKey
+from chorister.shared.voice.adapter_spec import SharedAdapterSpec
 
+SPEC = SharedAdapterSpec(2, "harmonic")
 AUTHORITY, OTHER = SigningKey(bytes(range(32))), SigningKey(bytes(range(1, 33)))
 
 
 def made(**changed):
     fields = {
         "federation": "choir", "authority": AUTHORITY.verify_key(), "server": "127.0.0.1:9092",
-        "root_certificate": "", "release": ModelRelease.sign(AUTHORITY, "choir", "a" * 64, 2, 10),
+        "root_certificate": "",
+        "release": ModelRelease.sign(AUTHORITY, "choir", "a" * 64, SPEC, 10),
         "bundles": ("b" * 64,), "least_cohort": 4, "least_honest": 3,
         "terms": Federation(name="choir"), "issued_s": 10, "expires_s": 100, "token": None,
     }  # fmt: skip
@@ -53,11 +56,11 @@ def test_whatever_is_altered_is_noticed(changed):
 
 
 def test_a_release_or_a_token_of_others_is_refused():
-    other = ModelRelease.sign(OTHER, "choir", "a" * 64, 2, 10)
+    other = ModelRelease.sign(OTHER, "choir", "a" * 64, SPEC, 10)
     with pytest.raises(BadSignature):
         made(release=other).signed(AUTHORITY)
     with pytest.raises(BadSignature, match="'choir'"):
-        made(release=ModelRelease.sign(AUTHORITY, "quire", "a" * 64, 2, 10)).signed(AUTHORITY)
+        made(release=ModelRelease.sign(AUTHORITY, "quire", "a" * 64, SPEC, 10)).signed(AUTHORITY)
     token = EnrolmentToken("quire", AUTHORITY.verify_key(), bytes(32), 90)
     with pytest.raises(BadSignature, match="token"):
         made(token=token).signed(AUTHORITY)
@@ -108,10 +111,14 @@ def test_a_large_file_is_refused_unread():
 
 
 def test_a_release_names_its_layout_in_what_is_signed():
-    release = ModelRelease.sign(AUTHORITY, "choir", "a" * 64, 2, 10)
-    with pytest.raises(BadSignature):
-        replace(release, adapter_rank=3).check(AUTHORITY.verify_key(), "choir")
+    release = ModelRelease.sign(AUTHORITY, "choir", "a" * 64, SPEC, 10)
+    assert ModelRelease.from_plain(release.to_plain()).spec == SPEC
+    for other in (SharedAdapterSpec(3, "harmonic"), SharedAdapterSpec(2, "noise")):
+        with pytest.raises(BadSignature):
+            replace(release, spec=other).check(AUTHORITY.verify_key(), "choir")
     plain = release.to_plain()
-    for changed in ({"adapter_rank": 9}, {"base_sha256": "x"}, {"signature": b""}):
+    for changed in (
+        {"adapter_rank": 9}, {"adapter_placement": "none"}, {"base_sha256": "x"}, {"signature": b""}
+    ):  # fmt: skip
         with pytest.raises(BadMessage):
             ModelRelease.from_plain(plain | changed)
