@@ -1,6 +1,7 @@
 """How far to move content and envelopes towards the table, how sharply, with how much contrast.
 
     python tests/benchmarks/recall.py --data ../shared/data [--weights FILE] [--utterances 1]
+        [--as-it-is] [--snr DB]
 
 Targets are the held-out speakers of the base's split and, because those are two, their copies
 played 10 % slower and 11 % faster, which are other voices to every judge. Similarity is GE2E's with
@@ -30,6 +31,7 @@ from chorister.shared.voice.model import VoiceModel
 from chorister.shared.voice.phones import PhoneRecogniser
 from chorister.shared.voice.profile import SpeakerProfile, profile_from
 from chorister.shared.voice.speaker import load_speaker_encoder
+from chorister.simulations.acoustics import add_noise
 from chorister.simulations.ge2e import Ge2e, find_ge2e_weights
 from chorister.simulations.judges import CosineJudge, MixtureJudge
 
@@ -88,6 +90,14 @@ def thinned(profile: SpeakerProfile, count: int) -> SpeakerProfile:
     )
 
 
+def heard(recording: Recording, snr_db: float | None) -> Recording:
+    """The recording, with noise where it is asked for; the same noise every time."""
+    if snr_db is None:
+        return recording
+    noisy = add_noise(recording.samples, snr_db, np.random.default_rng(0), slope_db=-3.0)
+    return Recording(noisy.astype(np.float32), recording.name)
+
+
 def copied(model: VoiceModel, target: Target, profile: SpeakerProfile) -> tuple[float, float]:
     """Log-mel distance and MCD of a copy of a target's own utterance, dB."""
     recording = target.recordings[TESTS]
@@ -101,6 +111,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, help="default: the shipped base")
+    parser.add_argument("--as-it-is", action="store_true", help="the weights' own settings alone")
+    parser.add_argument("--snr", type=float, help="sources in noise at so many dB")
     parser.add_argument("--utterances", type=int, default=1, help="conversions a pair, at most 4")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -121,7 +133,8 @@ def main() -> None:
     say(
         " share content contrast  sharp  table  similarity to source     LLR    PER  log-mel    MCD"
     )
-    for share, content, contrast, sharpness, count in VARIANTS:
+    own = (1.0, float(model.decoder.recall.content_share), 1.0, 1.0, 2000)
+    for share, content, contrast, sharpness, count in (own,) if options.as_it_is else VARIANTS:
         speaking, rows = varied(model, share, content, contrast, sharpness), []
         thin = [thinned(profile, count) for profile in profiles]
         for s, source in enumerate(targets):
@@ -132,7 +145,8 @@ def main() -> None:
                 for t, profile in enumerate(thin):
                     if t == s:
                         continue
-                    speech = speaking.convert(extract_features(recording), profiles[s], profile)
+                    features = extract_features(heard(recording, options.snr))
+                    speech = speaking.convert(features, profiles[s], profile)
                     near = judge.score(speech)
                     mixture = mixtures.standardise(mixtures.score(speech))
                     per = recogniser.phone_error_rate(said, speech)
