@@ -20,7 +20,7 @@ from chorister.shared.voice.model import move_pitch
 from chorister.shared.voice.profile import SpeakerProfile
 from chorister.shared.voice.vocoder import Vocoder
 
-STEPS = 60
+STEPS = 100
 _RATE = 0.15
 # Log magnitude of unit-variance noise under the analysis window: the root of half of pi times the
 # sum of its squares (150), which is the mean of a Rayleigh distribution.
