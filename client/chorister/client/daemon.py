@@ -5,7 +5,8 @@
     away         the server cannot be reached; it tries again, less and less often
 
 A round that has begun is finished even if the conditions end meanwhile: leaving it would cost the
-speaker's budget, and the others their round, for nothing. Whatever ends this process, what is on
+speaker's budget, and the others their round, for nothing. No server keeps a device from looking at
+them for longer than an hour with that. Whatever ends this process, what is on
 the disk is enough to go on, or to leave the round with nothing revealed twice.
 """
 
@@ -41,6 +42,9 @@ SLOW_S = 3.0  # at most, while a round is under way
 IDLE_S = 10.0  # at most, otherwise
 _GROWTH = 1.3
 _ROUND_FOLLOWS_S = 60.0
+# A server chooses how long it says that a round takes, and when it begins the next: beyond this a
+# pause, the conditions and a new invitation come first. Five stages of 600 s end within it.
+MOST_ROUND_S = 3600.0
 _SLEPT_S = 5.0
 _BEAT_S = 10.0
 _END = "query.reveal"
@@ -162,9 +166,11 @@ class Daemon:
         while not self.over.is_set():
             if self.clocks.slept() - slept > _SLEPT_S:
                 return  # the connection is from before the machine slept: a new one is quicker
-            if not self.in_round() and self.clocks.monotonic() - checked >= self.check_every_s:
+            every_s = MOST_ROUND_S if self.in_round() else self.check_every_s
+            if self.clocks.monotonic() - checked >= every_s:
                 checked = self.clocks.monotonic()
                 if self.reason_to_wait() is not None or self.moved():
+                    self._until = 0.0
                     return
             letter = node.pull()
             if letter is None:
@@ -188,7 +194,8 @@ class Daemon:
         log.info("%s of %s: %s", letter.exchange, letter.round_id[:64] or "no round", word)
         if word == "answered" and letter.round_id:
             left_s = max(0.0, letter.ends_s - self.clocks.wall())
-            self._until = self.clocks.monotonic() + max(left_s, _ROUND_FOLLOWS_S)
+            follows_s = min(max(left_s, _ROUND_FOLLOWS_S), MOST_ROUND_S)
+            self._until = self.clocks.monotonic() + follows_s
         if word != "answered" or letter.exchange == _END:
             self._until = 0.0
         reason = self.ended(letter.exchange, word)

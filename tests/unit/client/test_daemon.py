@@ -13,6 +13,7 @@ from chorister.client.daemon import (
     IDLE_S,
     LEAST_BACK_OFF_S,
     MOST_BACK_OFF_S,
+    MOST_ROUND_S,
     QUICK_S,
     SLOW_S,
     STATUS_FILE,
@@ -183,6 +184,33 @@ def test_a_round_that_nobody_goes_on_with_is_not_waited_for_for_ever(make):
     daemon.run()
     assert states[-2] == ("waiting", "battery")
     assert time.now < 1000.0 + 60.0 + 30.0 + 100.0 + 40.0
+
+
+def test_a_server_that_says_that_a_round_takes_years_does_not_keep_a_pause_away(make):
+    reason = {"is": None}
+    daemon, _, time, states = make(
+        [Letter("query.hello"), *[None] * 1900], reason=lambda: reason["is"]
+    )
+
+    def paused():
+        reason["is"] = "paused"
+        if states[-1][0] == "waiting":
+            daemon.over.set()
+
+    time.on_wait = paused
+    daemon.run()
+    assert states[-2] == ("waiting", "paused")
+    assert time.now < 1000.0 + MOST_ROUND_S + 60.0
+    assert not daemon.in_round()
+
+
+def test_rounds_without_an_end_do_not_keep_a_new_invitation_away(make):
+    letters = [[Letter("query.advertise", f"run/{i}"), *[None] * 12] for i in range(160)]
+    daemon, server, _, _ = make(
+        [one for some in letters for one in some], moved=lambda: server.connections == 1
+    )
+    daemon.run()
+    assert server.connections == 2
 
 
 def test_a_refused_round_is_not_waited_for(make):
