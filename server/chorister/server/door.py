@@ -28,7 +28,8 @@ MAX_HEADER_BYTES = 64 * 2**10
 _SHARE = 8  # of what all may hold, one device's part
 _CONNECTIONS_A_KEY = 16
 
-Peer = tuple[str, int]
+# Both ends, each by host and port: a peer may use one port towards several of our addresses.
+Ends = tuple[tuple[str, int], tuple[str, int]]
 Headers = Mapping[bytes, bytes]
 
 
@@ -68,8 +69,8 @@ class Door:
         self._crowd = crowd
         self._claimed_key = claimed_key
         self._is_signed = is_signed
-        self._strangers: dict[Peer, socket.socket] = {}  # the oldest first
-        self._devices: dict[Peer, tuple[socket.socket, bytes]] = {}
+        self._strangers: dict[Ends, socket.socket] = {}  # the oldest first
+        self._devices: dict[Ends, tuple[socket.socket, bytes]] = {}
         self._held: dict[bytes, int] = {}
 
     def listen(self, host: str, port: int) -> list[socket.socket]:
@@ -91,43 +92,43 @@ class Door:
             opened.pop_all()
         return sockets
 
-    def came(self, peer: Peer, connection: socket.socket) -> None:
+    def came(self, ends: Ends, connection: socket.socket) -> None:
         """Take note of a new connection; the oldest stranger's is closed where there are too many.
 
         Args:
-            peer: host and port.
+            ends: the peer's, then this server's.
             connection: the socket, before any handshake.
         """
-        self._devices.pop(peer, None)
-        self._strangers.pop(peer, None)
-        self._strangers[peer] = connection
+        self._devices.pop(ends, None)
+        self._strangers.pop(ends, None)
+        self._strangers[ends] = connection
         if len(self._strangers) <= self._crowd.strangers:
             return
-        self._strangers = {p: one for p, one in self._strangers.items() if one.fileno() >= 0}
+        self._strangers = {e: one for e, one in self._strangers.items() if one.fileno() >= 0}
         while len(self._strangers) > self._crowd.strangers:
             oldest = self._strangers.pop(next(iter(self._strangers)))
             with contextlib.suppress(OSError):
                 oldest.shutdown(socket.SHUT_RDWR)  # asyncio finds it at its end, and closes it
 
-    def key_of(self, peer: Peer | None, headers: Headers) -> bytes | None:
+    def key_of(self, ends: Ends | None, headers: Headers) -> bytes | None:
         """Return the key of the device that sends a request, None for a stranger.
 
         The signature is checked once a connection; Flower checks that of every request.
 
         Args:
-            peer: host and port.
+            ends: the peer's, then this server's; None where they are not known.
             headers: by their names in lower case.
         """
         key = self._claimed_key(headers)
         if key not in self.members:
             return None
-        known = self._devices.get(peer) if peer is not None else None
+        known = self._devices.get(ends) if ends is not None else None
         if known is not None and known[1] == key:
             return key
         if not self._is_signed(key, headers):
             return None
-        if peer is not None:
-            self._admit(peer, key)
+        if ends is not None:
+            self._admit(ends, key)
         return key
 
     def has_room(self, key: bytes, size: int) -> bool:
@@ -153,14 +154,14 @@ class Door:
             else:
                 self._held.pop(key, None)
 
-    def _admit(self, peer: Peer, key: bytes) -> None:
-        connection = self._strangers.get(peer)
+    def _admit(self, ends: Ends, key: bytes) -> None:
+        connection = self._strangers.get(ends)
         if connection is None:
             return
-        self._devices = {p: one for p, one in self._devices.items() if one[0].fileno() >= 0}
+        self._devices = {e: one for e, one in self._devices.items() if one[0].fileno() >= 0}
         # A device that has many is served on more, which are not kept from being closed.
         if sum(one[1] == key for one in self._devices.values()) < _CONNECTIONS_A_KEY:
-            self._devices[peer] = (self._strangers.pop(peer), key)
+            self._devices[ends] = (self._strangers.pop(ends), key)
 
 
 class _Listener(socket.socket):
@@ -172,7 +173,7 @@ class _Listener(socket.socket):
 
     def accept(self) -> tuple[socket.socket, Any]:
         connection, address = super().accept()
-        self._door.came(address[:2], connection)
+        self._door.came((address[:2], connection.getsockname()[:2]), connection)
         return connection, address
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from chorister.server.door import MAX_REQUEST_BYTES, Door
+from chorister.server.door import MAX_REQUEST_BYTES, Door, Ends
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -43,8 +43,7 @@ def fleet_only(app: App, door: Door) -> App:
             await _refuse(send, 404)
             return
         headers = dict(scope.get("headers", ()))
-        peer = scope.get("client")
-        key = door.key_of(tuple(peer) if peer else None, headers)
+        key = door.key_of(_ends(scope), headers)
         if key is None:
             await _refuse(send, 401)
             return
@@ -60,6 +59,11 @@ def fleet_only(app: App, door: Door) -> App:
                 await app(scope, receive, send)
 
     return gate
+
+
+def _ends(scope: Scope) -> Ends | None:
+    peer, ours = scope.get("client"), scope.get("server")
+    return (tuple(peer), tuple(ours)) if peer and ours else None
 
 
 def _is_fleets(scope: Scope) -> bool:

@@ -38,7 +38,7 @@ WAIT_S = 20.0
 class Server:
     """A port behind a door, with an app that reads requests whole and waits to be let go on."""
 
-    def __init__(self, crowd, tls_folder=None):
+    def __init__(self, crowd, tls_folder=None, host="127.0.0.1"):
         self.door, self.go_on, self.reading = (
             Door(crowd, claimed_key, is_signed),
             threading.Event(),
@@ -48,7 +48,7 @@ class Server:
         self.read = []
         ours = None if tls_folder is None else str(tls_folder / tls.KEY_FILE)
         certificate = None if tls_folder is None else str(tls_folder / tls.CERTIFICATE_FILE)
-        (listener,) = self.door.listen("127.0.0.1", 0)
+        (listener,) = self.door.listen(host, 0)
         self.address = listener.getsockname()
         self.context = None
         if tls_folder is not None:
@@ -136,13 +136,13 @@ def head(key, length, **changed):
 def serve(tmp_path):
     with ExitStack() as stack:
 
-        def start(crowd=Crowd(), *, encrypted=False):  # noqa: B008 (it cannot be changed)
+        def start(crowd=Crowd(), *, encrypted=False, **more):  # noqa: B008 (it cannot be changed)
             folder = None
             if encrypted:
                 folder = tmp_path / "tls"
                 tls.make_certificate_authority(folder, "choir", int(time.time()))
                 tls.make_server_certificate(folder, ["127.0.0.1"], int(time.time()))
-            server = Server(crowd, folder)
+            server = Server(crowd, folder, **more)
             stack.callback(server.stop)
             return server
 
@@ -191,6 +191,22 @@ def test_another_key_on_a_devices_connection_has_to_sign_itself(serve, device):
         assert server.ask(other, connection=connection)[0] == 200
         forged = signed(other, signer=device)
         assert server.ask(None, connection=connection, **forged)[0] == 401
+
+
+def test_one_source_port_towards_two_addresses_is_two_connections(serve, device):
+    server = serve(Crowd(strangers=2), host="0.0.0.0")  # noqa: S104 (a test)
+    server.door.members.add(pem(device))
+    with ExitStack() as stack:
+        own, other = (stack.enter_context(socket.socket()) for _ in range(2))
+        for connection, host in ((own, "127.0.0.1"), (other, "127.0.0.2")):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            connection.settimeout(WAIT_S)
+            connection.bind(("127.0.0.1", own.getsockname()[1]))
+            connection.connect((host, server.address[1]))
+        assert server.ask(device, connection=own)[0] == 200
+        unsigned = {"flwr-public-key": b64encode(pem(device)).decode()}
+        assert server.ask(None, connection=other, **unsigned)[0] == 401
+        assert server.ask(None, connection=own, **unsigned)[0] == 200, "Flower checks the rest"
 
 
 def test_sizes_are_said_and_bounded(serve, device):

@@ -23,7 +23,7 @@ from chorister.shared.randomness import SystemRandomness
 class Open(Door):
     """Everybody is a device: these tests are of paths."""
 
-    def key_of(self, peer, headers):
+    def key_of(self, ends, headers):
         return b"a device's"
 
 
