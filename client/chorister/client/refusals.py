@@ -6,7 +6,8 @@ the day's number has doubled. Each line carries its running number in this ledge
 are further apart than one, those between were counted and not written.
 
 The count lies beside the ledger and is on the disk before the line, so that a crash between the
-two leaves a gap, and never a number twice.
+two leaves a gap, and never a number twice. A day that lies further ahead than tomorrow is taken for
+today, with its refusals: a clock that was wrong once does not close a device until that date.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from chorister.shared.errors import ChoristerError
 from chorister.shared.files import write_atomically
@@ -22,6 +24,7 @@ from chorister.shared.privacy.ledger_file import LedgerFile, read_lines
 
 MOST_A_DAY = 100
 _DAY_S = 86_400
+_MOST = 2**53  # what JSON holds exactly everywhere
 
 
 class NotListening(ChoristerError):
@@ -37,9 +40,18 @@ class _Count:
     today: int = 0
 
     def at(self, now_s: int) -> _Count:
+        """Return the count as it stands at a time."""
+        now_day = now_s // _DAY_S
+        if self.is_ahead(now_s):
+            # The clock was ahead, and is right now, or the file is wrong: no wait for that date.
+            return _Count(self.number, now_day, self.today)
         # A clock that was set back begins no new day: it would be one more each time.
-        day = max(self.day, now_s // _DAY_S)
+        day = max(self.day, now_day)
         return _Count(self.number, day, self.today if day == self.day else 0)
+
+    def is_ahead(self, now_s: int) -> bool:
+        """Return whether the day lies further in the future than a clock may be set back."""
+        return self.day > now_s // _DAY_S + 1
 
 
 def check_patience(ledger: LedgerFile, now_s: int, most: int | None) -> None:
@@ -52,11 +64,18 @@ def check_patience(ledger: LedgerFile, now_s: int, most: int | None) -> None:
 
     Raises:
         NotListening: they are.
-        OSError: the count cannot be read.
+        BadLedger, OSError: the count cannot be read, or where it is lost or of a day far ahead,
+            not written.
     """
     if most is None:
         return
-    today = _read(ledger.path).at(now_s).today
+    count = _read(ledger.path)
+    if count is None or count.is_ahead(now_s):
+        # Written, so that the ledger is read once only, and the day that begins now also ends.
+        with ledger.locked():
+            count = _known(ledger.path).at(now_s)
+            _write(ledger.path, count)
+    today = count.at(now_s).today
     if today >= most:
         raise NotListening(
             f"After {most} refusals in a day a device reads no message until the next day.",
@@ -82,9 +101,9 @@ def note_refusal(ledger: LedgerFile, now_s: int, most: int | None, **fields: Jso
         ledger.append("refusal", **fields)
         return
     with ledger.locked():
-        before = _read(ledger.path).at(now_s)
+        before = _known(ledger.path).at(now_s)
         count = _Count(before.number + 1, before.day, before.today + 1)
-        write_atomically(_beside(ledger.path), json.dumps(asdict(count)).encode())
+        _write(ledger.path, count)
         if _is_written(count.today, most):
             numbers: dict[str, Json] = {"number": count.number, "today": count.today}
             ledger.append_locked("refusal", fields | numbers)
@@ -99,16 +118,27 @@ def _beside(ledger: Path) -> Path:
     return ledger.with_suffix(".refusals.json")
 
 
-def _read(ledger: Path) -> _Count:
+def _write(ledger: Path, count: _Count) -> None:
+    write_atomically(_beside(ledger), json.dumps(asdict(count)).encode())
+
+
+def _read(ledger: Path) -> _Count | None:
+    """Return the count beside a ledger, None where there is none or something else."""
     try:
         plain = json.loads(_beside(ledger).read_bytes())
-        if plain.keys() == {"number", "day", "today"} and all(
-            type(n) is int for n in plain.values()
-        ):
+        if plain.keys() == {"number", "day", "today"} and all(map(_is_count, plain.values())):
             return _Count(**plain)
     except (FileNotFoundError, ValueError, AttributeError):
         pass
-    return _in_the_ledger(ledger)
+    return None
+
+
+def _is_count(found: object) -> TypeGuard[int]:
+    return type(found) is int and 0 <= found < _MOST
+
+
+def _known(ledger: Path) -> _Count:
+    return _read(ledger) or _in_the_ledger(ledger)
 
 
 def _in_the_ledger(path: Path) -> _Count:
@@ -118,6 +148,6 @@ def _in_the_ledger(path: Path) -> _Count:
         if line.endswith(b"\n"):
             entry = parse(line[:-1], where)
             number, today = entry.fields.get("number"), entry.fields.get("today")
-            if entry.kind == "refusal" and isinstance(number, int) and isinstance(today, int):
+            if entry.kind == "refusal" and _is_count(number) and _is_count(today):
                 count = _Count(number, entry.time_s // _DAY_S, today)
     return count

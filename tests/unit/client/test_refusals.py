@@ -11,7 +11,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.supercore.task_identity import TaskIdentity
 
-from chorister.client import app, contribute
+from chorister.client import app, contribute, refusals
 from chorister.client.refusals import NotListening, check_patience, note_refusal
 from chorister.server.inspection import inspect
 from chorister.shared.errors import ProtocolViolation
@@ -67,6 +67,31 @@ def test_a_clock_that_is_set_back_begins_no_new_day(ledger):
         check_patience(ledger, NOON_S - 2 * DAY_S, MOST)
 
 
+def test_a_clock_that_was_ahead_closes_a_device_for_a_day_and_not_until_then(ledger):
+    provoke(ledger, MOST, NOON_S + 4000 * DAY_S)
+    with pytest.raises(NotListening):
+        check_patience(ledger, NOON_S, MOST)
+    check_patience(ledger, NOON_S + DAY_S, MOST)
+    provoke(ledger, 1, NOON_S + DAY_S)
+    assert written(ledger)[-1]["number"] == MOST + 1
+
+
+def test_a_refusal_under_a_clock_that_was_ahead_goes_on_with_the_days_number(ledger):
+    provoke(ledger, 1, NOON_S + 4000 * DAY_S)
+    provoke(ledger, 1)
+    provoke(ledger, 1, NOON_S + DAY_S)
+    assert [f["today"] for f in written(ledger)] == [1, 2, 1]
+
+
+def test_a_device_that_never_refused_reads_its_ledger_once(ledger, monkeypatch):
+    ledger.append("consent", action="granted")
+    reads = []
+    monkeypatch.setattr(refusals, "read_lines", lambda path: reads.append(path) or read_lines(path))
+    for _ in range(5):
+        check_patience(ledger, NOON_S, MOST)
+    assert len(reads) == 1
+
+
 def test_patience_ends_with_the_days_refusals_and_comes_back(ledger):
     provoke(ledger, MOST - 1)
     check_patience(ledger, NOON_S, MOST)
@@ -77,7 +102,19 @@ def test_patience_ends_with_the_days_refusals_and_comes_back(ledger):
     check_patience(ledger, NOON_S, None)
 
 
-@pytest.mark.parametrize("left", [None, b"", b"[]", b'{"number":"x"}'])
+@pytest.mark.parametrize(
+    "left",
+    [
+        None,
+        b"",
+        b"[]",
+        b'{"number":"x"}',
+        b'{"number":-9,"day":0,"today":0}',
+        b'{"number":0,"day":0,"today":-9}',
+        b'{"number":1e9,"day":0,"today":0}',
+        b'{"number":%d,"day":0,"today":0}' % 10**40,
+    ],
+)
 def test_a_count_that_is_lost_goes_on_from_the_ledger(ledger, left):
     provoke(ledger, MOST + 1)
     beside = ledger.path.with_suffix(".refusals.json")
