@@ -297,7 +297,7 @@ class KeyedNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
 
 def _losses(head: nn.Module, examples: Examples, excitation: torch.Generator) -> Tensor:
     frozen = examples.frozen
-    # Drawn on the CPU, whose generator is the same on every machine.
+    # Drawn on the CPU: the same places in the noise on every machine.
     hiss = draw_hiss(examples.targets.shape, excitation).to(examples.targets.device)
     wav = head(frozen.envelopes, frozen.followed, frozen.f0_hz, hiss)
     return reconstruction_loss(wav, examples.targets)

@@ -13,6 +13,7 @@ from chorister.simulations.augment import AugmentSettings
 from chorister.simulations.base_data import Corpus
 
 Count = Annotated[int, Field(ge=1)]
+_CONVERTING = ("swapped", "adversarial")
 
 
 class DataSettings(Settings):
@@ -145,6 +146,17 @@ class StageSettings(Settings):
     fooling_weight: NotNegative = 0.0
     matching_weight: NotNegative = 0.0
     critic_rate: Positive = 2e-4
+
+    @model_validator(mode="after")
+    def _where_they_count(self) -> Self:
+        if self.contrast and (self.learn != "decoder" or self.kind not in _CONVERTING):
+            raise ValueError(
+                "contrast is measured on conversions with tables: in a swapped or adversarial stage"
+                ' with learn = "decoder"'
+            )
+        if self.hearing_share != 1.0 and self.kind != "hearing":
+            raise ValueError("hearing_share belongs to a hearing stage")
+        return self
 
 
 class Recipe(Settings):

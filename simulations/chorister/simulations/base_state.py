@@ -159,8 +159,15 @@ class Training:
             )
         self.first_validation = state["first_validation"]
         self._start_optimisers()
-        self.trainee.load_state_dict(state["trainee"])
-        self.average.load_state_dict(state["average"])
+        try:
+            self.trainee.load_state_dict(state["trainee"])
+            self.average.load_state_dict(state["average"])
+        except RuntimeError as error:
+            raise BadWeights(
+                "--resume needs a checkpoint of this version.",
+                f"{self.checkpoint_path}: {str(error).splitlines()[-1].strip()}",
+                "Go on from the weights of the last stage with --begin, or start anew.",
+            ) from error
         self.critics.load_state_dict(state["critics"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.critic_optimiser.load_state_dict(state["critic_optimiser"])
@@ -225,6 +232,7 @@ class Training:
         if stage.contrast and self.step == 0:
             drawn = self._draw_after(batches, stage.steps)
             set_contrast(self.trainee.model, drawn, stage.contrast)
+            self.processes.share(self.trainee.model)
             self.average.decoder.contrast.copy_(self.trainee.model.decoder.contrast)
 
     def _draw_after(self, batches: Batches, steps: int) -> list[Batch]:

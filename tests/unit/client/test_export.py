@@ -126,6 +126,19 @@ def test_a_deep_voice_begins_as_early_as_the_models(
     assert snr_db(by_torch(small_model, samples, deep), voice.run(samples).samples) > 50
 
 
+def test_a_source_with_half_the_targets_timbre_is_half_foreign(
+    small_model: VoiceModel, target: SpeakerProfile, permits: Permits, speech: Speech
+) -> None:
+    samples = speech(3.0, 1)
+    own = profile_from([Recording(samples, "x")], AnyVoice(), small_model).mel_mean
+    tilt = np.linspace(-1.0, 1.0, 80, dtype=np.float32) * np.float32(np.sqrt(3.0))
+    for apart in (0.0, 0.275, 0.5):
+        near = replace(target, mel_mean=own + apart * tilt)
+        data = build_voice(small_model, near, permits("conversion"), ORIGIN, now_s=NOW_S)
+        spoken = Voice(data, "v").run(samples).samples
+        assert snr_db(by_torch(small_model, samples, near), spoken) > 50
+
+
 @pytest.mark.parametrize("personal", ["all", "early", "late", "none"])
 @pytest.mark.parametrize("shared", ["harmonic", "noise"])
 def test_adapters_speak_wherever_they_are_placed(

@@ -477,6 +477,79 @@ def test_the_contrast_that_conversions_lack_is_measured(
     assert torch.all(gains[1] > 1.3 * gains[0])
 
 
+def test_conversions_are_judged_with_the_contrast_that_the_stage_begins_with(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = RECIPE.split("[[stages]]")
+    stage = DECODER_STAGE + "contrast = 0.5\n"
+    (corpus / "recipe.toml").write_text("[[stages]]".join(first[:2]) + stage)
+    recipe = read_recipe(corpus / "recipe.toml")
+    training = Training(recipe, corpus / "out")
+    training.stage = 1
+    batches = batches_of(corpus)
+    batches.listen(training.trainee.model.content_of)
+    training.begin_stage(batches)
+    gains = training.average.decoder.contrast
+    assert not torch.equal(gains, torch.ones(80))
+    assert torch.equal(gains, training.trainee.model.decoder.contrast)
+
+    # A resumed stage has measured already.
+    training.step, before = 1, gains.clone()
+    training.trainee.model.decoder.contrast.fill_(1.0)
+    training.begin_stage(batches)
+    assert torch.equal(training.average.decoder.contrast, before)
+
+    judges, batch = load_judges(recipe.stages[1]), batches.draw(1, 0, 2, 32, 1.2)
+    losses, shares = [], []
+    recall = type(training.trainee.model.decoder.recall)
+    honest = recall.forward
+
+    def watched(self, *arguments):
+        shares.extend(arguments[3].tolist())
+        return honest(self, *arguments)
+
+    monkeypatch.setattr(recall, "forward", watched)
+    for contrast in (1.0, 1.3):
+        training.trainee.model.decoder.contrast[2:].fill_(contrast)
+        generator = torch.Generator().manual_seed(3)
+        step = training.trainee.step(batch, recipe.stages[1], generator, judges)
+        losses.append(step.parts)
+    # What a copy is learnt with does not see it.
+    assert losses[0]["reconstruction"] == losses[1]["reconstruction"]
+    assert losses[0]["cycle"] != losses[1]["cycle"]
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        training.trainee.step(batch, recipe.stages[1], generator, judges)
+    # Of one's own words some are taken for another's; of others' all.
+    assert set(shares[0::4] + shares[1::4]) == {0.0, 1.0}
+    assert set(shares[2::4] + shares[3::4]) == {1.0}
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        HEARING_STAGE.replace("[stages.augment]", "contrast = 0.5\n[stages.augment]"),
+        DECODER_STAGE + "hearing_share = 0.5\n",
+        DECODER_STAGE.replace('learn = "decoder"', "") + "contrast = 0.5\n",
+    ],
+)
+def test_settings_in_the_wrong_kind_of_stage_are_refused(corpus: Path, stage: str) -> None:
+    first = RECIPE.split("[[stages]]")
+    (corpus / "recipe.toml").write_text("[[stages]]".join(first[:2]) + stage)
+    with pytest.raises(BadSettings):
+        read_recipe(corpus / "recipe.toml")
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(corpus: Path) -> None:
+    training = Training(read_recipe(corpus / "recipe.toml"), corpus)
+    training.save()
+    state = torch.load(corpus / "checkpoint.pt", weights_only=True)
+    del state["average"]["decoder.contrast"]
+    torch.save(state, corpus / "checkpoint.pt")
+    with pytest.raises(BadWeights, match="contrast"):
+        training.resume()
+
+
 def test_a_recipe_does_not_begin_with_hearing(corpus: Path) -> None:
     (corpus / "recipe.toml").write_text(RECIPE.split("[[stages]]", maxsplit=1)[0] + HEARING_STAGE)
     with pytest.raises(BadSettings):

@@ -3,7 +3,8 @@
 A decoder that is not sure says the mean of what it thinks possible: its envelopes are flatter than
 speech, most of all in their finer ripples, which are formants. Each cosine component of the
 log-mel is therefore multiplied by a gain, as parametric synthesis does with the variance of its
-parameters (Toda and Tokuda 2007).
+parameters (Toda and Tokuda 2007); here the whole component and not what it deviates from its mean,
+so that the mean's own ripples grow as well, which was measured to be no worse.
 """
 
 from __future__ import annotations

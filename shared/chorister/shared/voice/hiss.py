@@ -1,8 +1,8 @@
 """The vocoder's noise: a long loop of low-noise noise, read from some position on.
 
-The level of white noise in a band is a matter of chance from frame to frame: by 4 dB in the lowest
-mel bands, by 2.5 dB in the highest, which is heard as roughness and drowns what the envelopes say.
-Noise whose short-time spectrum is made flat has phases as random and half as much of that
+The level of white noise in a band is a matter of chance from frame to frame: by 4.5 dB in the
+lowest mel bands, by 2 dB in the highest, which is heard as roughness and drowns what the envelopes
+say. Noise whose short-time spectrum is made flat has phases as random and half as much of that
 (low-noise noise: Pumplin 1985; Hartmann and Pumplin 1988). The loop is longer than anybody notices
 (8.2 s) and small enough to lie in a voice file (131 kB).
 """
@@ -51,7 +51,9 @@ def loop() -> NDArray[np.int8]:
         rolled = [np.roll(parts[:, k], k, axis=0) for k in range(parts.shape[1])]
         samples = np.sum(rolled, axis=0).ravel()
     samples /= samples.std()
-    return np.clip(np.rint(samples / LOOP_SCALE), -127, 127).astype(np.int8)
+    found = np.clip(np.rint(samples / LOOP_SCALE), -127, 127).astype(np.int8)
+    found.flags.writeable = False
+    return found
 
 
 def hiss_at(position: int, count: int) -> FloatArray:
@@ -84,4 +86,4 @@ def draw_hiss(shape: Sequence[int], generator: torch.Generator | None = None) ->
     rows, count = shape
     starts = torch.randint(PERIOD, (rows, 1), generator=generator, device=device)
     places = (starts + torch.arange(count, device=device)) % PERIOD
-    return torch.from_numpy(loop()).to(device)[places].to(torch.float32) * LOOP_SCALE
+    return torch.tensor(loop(), device=device)[places].to(torch.float32) * LOOP_SCALE

@@ -319,7 +319,9 @@ class VoiceModel(nn.Module):
 def heard_envelopes(
     decoder: Decoder, harmonic: Tensor, noise: Tensor, f0_hz: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What a conversion does to the decoder's envelopes before it is heard; training does not.
+    """What a conversion does to the decoder's envelopes before it is heard.
+
+    Training does not, but for the contrast of what is judged as a conversion.
 
     Args:
         decoder: whose envelopes they are.

@@ -1,7 +1,7 @@
 """A source-filter vocoder without learnt parameters: two spectral envelopes and F0 to samples.
 
-A band-limited pulse train passes a minimum-phase filter, white noise a zero-phase one, both frame
-by frame in the STFT domain (after Agrawal et al., Ultra-lightweight neural differential DSP
+A band-limited pulse train passes a minimum-phase filter, noise (`hiss.py`) a zero-phase one, both
+frame by frame in the STFT domain (after Agrawal et al., Ultra-lightweight neural differential DSP
 vocoder, ICASSP 2024). Both filters are given as log magnitudes of 80 mel bands.
 """
 
@@ -184,7 +184,7 @@ class Vocoder(nn.Module):
             harmonic: shape (B, F, 80), log magnitude of the pulses' filter, clamped to [-12, 6].
             noise: shape (B, F, 80), log magnitude of the noise's filter, likewise.
             f0_hz: shape (B, F), 0 where unvoiced.
-            hiss: shape (B, F * 160), white noise of unit variance.
+            hiss: shape (B, F * 160), noise of unit variance (`hiss.py`).
             start_cycles: shape (B,), float64, the pulses' phase before the first sample.
             arriving_hz: shape (B, F), as in `PulseTrain`.
 

@@ -61,6 +61,27 @@ def batch(frames: int = 30) -> VoiceBatch:
     return single_batch(features(frames), profile(1), profile(2))
 
 
+def test_conversions_get_contrast_and_copies_that_are_learnt_from_do_not() -> None:
+    model, hiss = small_model(), torch.randn(1, 4800)
+    flat = model.speak(batch(), hiss), model(batch(), hiss)
+    model.decoder.contrast[2:] = 1.2
+    assert not torch.allclose(model.speak(batch(), hiss), flat[0])
+    assert torch.equal(model(batch(), hiss), flat[1])
+
+
+def test_how_foreign_a_source_is_follows_from_both_means() -> None:
+    model, target, said = small_model(), profile(2), features()
+    model.decoder.recall.content_share.fill_(0.6)
+    tilt = np.linspace(-1.0, 1.0, 80, dtype=np.float32) * np.float32(np.sqrt(3.0))
+    for apart, foreign in ((0.0, 0.0), (0.275, 0.5), (0.6, 1.0)):
+        source = dataclasses.replace(profile(1), mel_mean=target.mel_mean + apart * tilt)
+        content = model.content_of(said.log_mel, source.mel_mean, source.mel_std)
+        f0_hz = move_pitch(said.f0_hz, source, target)
+        spoken = model.say(content, f0_hz, target, foreign=foreign)
+        np.testing.assert_allclose(model.convert(said, source, target), spoken, atol=1e-3)
+        assert not np.allclose(model.say(content, f0_hz, target, foreign=0.25), spoken)
+
+
 @pytest.mark.parametrize("frames", [4, 30, 101])
 def test_a_frame_in_is_a_hop_out(frames: int) -> None:
     hiss = torch.randn(1, frames * 160)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -133,6 +135,24 @@ def test_a_deep_voice_is_heard_from_the_centre_of_the_frame_before(
         level = level / level[44:].mean()
         assert level[:first_half].max() < 0.03
         assert level[first_half] > 0.3
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.275])
+def test_a_source_with_the_targets_timbre_keeps_its_content_in_a_stream_too(
+    make_streaming_model: Callable[[], VoiceModel],
+    target: SpeakerProfile,
+    signals: dict[str, Tensor],
+    apart: float,
+) -> None:
+    """`streamed` speaks with a mean of -5 in every band."""
+    model = make_streaming_model()
+    tilt = np.linspace(-1.0, 1.0, 80, dtype=np.float32) * np.float32(np.sqrt(3.0))
+    near = replace(target, mel_mean=-5.0 + apart * tilt)
+    true = whole(model, near, signals)
+    assert snr_db(true, streamed(StreamNetwork(model, near), signals, 2)) > 100.0
+    model.decoder.recall.content_share.zero_()
+    still = whole(model, near, signals)
+    assert (snr_db(true, still) > 100.0) is (apart == 0.0)
 
 
 def test_both_adapters_are_part_of_the_stream(
