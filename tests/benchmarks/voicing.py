@@ -19,6 +19,7 @@ import torch
 from chorister.shared.types import FeatureSequence, FloatArray
 from chorister.shared.voice import model as voice_model
 from chorister.shared.voice.base import load_base
+from chorister.shared.voice.contrast import restore_contrast
 from chorister.shared.voice.f0 import estimate_f0
 from chorister.shared.voice.features import extract_features
 from chorister.shared.voice.hiss import draw_hiss
@@ -65,7 +66,7 @@ def speak(
         batch = replace(batch, f0_hz=early_onsets(batch.f0_hz))
     hiss = draw_hiss((1, len(f0_hz) * 160), torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        envelopes = model.envelopes(batch)
+        envelopes = restore_contrast(*model.envelopes(batch), batch.f0_hz, model.decoder.contrast)
         if way.bounded:
             envelopes = keep_voiced(*envelopes, batch.f0_hz)
         return np.asarray(model.vocoder(*envelopes, batch.f0_hz, hiss)[0].numpy())

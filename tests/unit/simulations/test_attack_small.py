@@ -90,7 +90,7 @@ def test_the_masks_are_what_hides_it(lab):
 
 
 def test_membership_is_seen_where_it_has_to_be_and_a_recordings_not_with_privacy(lab):
-    found = infer_membership(lab, 14, 1, 7, steps)
+    found = infer_membership(lab, 24, 1, 7, steps)
     assert found.clients == 3
     assert found.recording_alone.area.low > 0.6
     assert found.speaker_plain.area.low > 0.5
