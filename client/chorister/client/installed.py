@@ -134,7 +134,7 @@ def device_of(home: Home, agreed: Agreement, certificate: Certificate) -> Device
         withdrawal=None,
         budget=open_budget(home, agreed, device_id),
         ledger=open_ledger(home, federation, device_id),
-        rounds=RoundStore(rounds, _round_key(home, federation), MOST_ROUNDS_A_DAY),
+        rounds=RoundStore(rounds, _round_key(home, federation), MOST_ROUNDS_A_DAY, home.now_s),
         spec=spec,
         load_material=partial(load_material, home),
         load_model=partial(load_model, spec, _process.wanted),

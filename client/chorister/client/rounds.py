@@ -8,7 +8,7 @@ has. What may happen once only (revealing shares) is marked on disk before it is
 from __future__ import annotations
 
 import hashlib
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from chorister.shared.errors import ProtocolViolation
 from chorister.shared.files import write_atomically
+from chorister.shared.privacy.ledger_file import system_clock
 from chorister.shared.randomness import Randomness
 
 # Each leaves a mark and some lines in the ledger, and costs no budget where the server aborts it.
@@ -32,11 +33,13 @@ class RoundStore:
         folder: where they lie; it exists.
         key: 32 bytes that never leave the device.
         most_a_day: rounds that may begin within 24 hours; None for no end, as in simulations.
+        now_s: Unix time.
     """
 
     folder: Path
     key: bytes
     most_a_day: int | None = None
+    now_s: Callable[[], int] = system_clock
 
     def __repr__(self) -> str:
         return f"RoundStore({self.folder.name})"
@@ -61,7 +64,8 @@ class RoundStore:
         self._refuse_too_many()
         for old in self.folder.glob("*.sealed"):
             old.unlink()
-        write_atomically(mark, b"")
+        # In the file: a copy of the folder has a new time of its own.
+        write_atomically(mark, b"%d" % self.now_s())
         self.keep(round_id, "advertise", state, randomness)
 
     def keep(self, round_id: str, stage: str, state: bytes, randomness: Randomness) -> None:
@@ -124,8 +128,12 @@ class RoundStore:
     def _refuse_too_many(self) -> None:
         if self.most_a_day is None:
             return
-        since = time.time() - _DAY_S
-        begun = sum(mark.stat().st_mtime > since for mark in self.folder.glob("*.begun"))
+        now_s = self.now_s()
+        # One from further ahead was made while the clock was wrong, and is not waited for.
+        begun = sum(
+            now_s - _DAY_S < _begun_s(mark) <= now_s + _DAY_S
+            for mark in self.folder.glob("*.begun")
+        )
         if begun >= self.most_a_day:
             raise ProtocolViolation(
                 f"A device begins at most {self.most_a_day} rounds in 24 hours.",
@@ -138,6 +146,14 @@ class RoundStore:
 
     def _mark(self, round_id: str, what: str) -> Path:
         return self.folder / f"{_name(round_id)}.{what}"
+
+
+def _begun_s(mark: Path) -> int:
+    """Return the Unix time in a mark, 0 in one that an earlier version left without."""
+    try:
+        return int(mark.read_bytes())
+    except ValueError:
+        return 0
 
 
 def _name(round_id: str) -> str:

@@ -36,7 +36,7 @@ MAGIC = b"chorister vault export 1\n"
 MAX_BYTES = 2**31 - 1  # what AES-GCM takes at once
 _FRAMING_BYTES = 2**20  # names and lengths, and what is noted between measuring and writing
 MOVES = "moves"
-_CARRIED = ("*.jsonl", "*.begun", "*.revealed", "receipt-*", "outbox/*")
+_CARRIED = ("*.jsonl", "*.refusals.json", "*.begun", "*.revealed", "receipt-*", "outbox/*")
 _OUT_OF_USE = ".moved"
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import time
+from dataclasses import dataclass
 
 import pytest
 
@@ -12,6 +11,7 @@ from chorister.shared.errors import ProtocolViolation
 from chorister.shared.randomness import SystemRandomness
 
 SYSTEM = SystemRandomness()
+DAY_S = 86_400
 
 
 @pytest.fixture
@@ -104,16 +104,40 @@ def test_the_store_shows_no_key(store):
     assert repr(store) == f"RoundStore({store.folder.name})"
 
 
+@dataclass
+class Clock:
+    now_s: int = 1_800_000_000
+
+    def __call__(self) -> int:
+        return self.now_s
+
+
 def test_a_device_begins_so_many_rounds_within_a_day_and_goes_on_afterwards(tmp_path):
-    store = RoundStore(tmp_path, bytes(32), most_a_day=2)
+    clock = Clock()
+    store = RoundStore(tmp_path, bytes(32), most_a_day=2, now_s=clock)
     store.begin("r/1", b"one", SYSTEM)
     store.begin("r/2", b"two", SYSTEM)
     with pytest.raises(ProtocolViolation, match="at most 2 rounds in 24 hours"):
         store.begin("r/3", b"three", SYSTEM)
     assert store.take("r/2", "advertise") == b"two", "the round under way is not lost"
-    yesterday = time.time() - 90_000
-    for mark in tmp_path.glob("*.begun"):
-        os.utime(mark, (yesterday, yesterday))
+    clock.now_s -= 3600
+    with pytest.raises(ProtocolViolation, match="at most 2 rounds in 24 hours"):
+        store.begin("r/3", b"three", SYSTEM)
+    # The marks count by what they say: those of a copied folder are all new by their files' times.
+    clock.now_s += 3600 + DAY_S
     store.begin("r/3", b"three", SYSTEM)
     with pytest.raises(ProtocolViolation, match="once"):
         store.begin("r/1", b"again", SYSTEM)
+
+
+def test_marks_of_a_clock_that_was_ahead_and_of_earlier_versions_close_no_device(tmp_path):
+    clock = Clock()
+    store = RoundStore(tmp_path, bytes(32), most_a_day=2, now_s=clock)
+    clock.now_s += 400 * DAY_S
+    store.begin("r/1", b"one", SYSTEM)
+    clock.now_s -= 400 * DAY_S
+    (tmp_path / "earlier.begun").write_bytes(b"")
+    store.begin("r/2", b"two", SYSTEM)
+    store.begin("r/3", b"three", SYSTEM)
+    with pytest.raises(ProtocolViolation, match="at most 2 rounds in 24 hours"):
+        store.begin("r/4", b"four", SYSTEM)

@@ -40,6 +40,7 @@ def old(tmp_path):
     mine.vault.put("recording-0001", b"hello", "recording")
     (mine.folder / "rounds").mkdir()
     (mine.folder / "rounds" / "abc.revealed").write_bytes(b"")
+    (mine.folder / "rounds" / "ledger.refusals.json").write_bytes(b"{}")
     (mine.folder / "rounds" / "abc.sealed").write_bytes(b"round secrets")
     return mine
 
@@ -61,6 +62,7 @@ def test_everything_travels_and_the_vault_stays_itself(old, tmp_path):
     }
     assert new.consent == old.consent
     assert (new.folder / "rounds" / "abc.revealed").exists()
+    assert (new.folder / "rounds" / "ledger.refusals.json").read_bytes() == b"{}"
     assert not (new.folder / "rounds" / "abc.sealed").exists()
     new.permit("conversion")
     assert verify(read_lines(new.folder / "ledger.jsonl")).owner == old.device.name
