@@ -27,6 +27,7 @@ SMALL_REQUEST_BYTES = 64 * 2**10
 MAX_HEADER_BYTES = 64 * 2**10
 _SHARE = 8  # of what all may hold, one device's part
 _CONNECTIONS_A_KEY = 16
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # s, s, times
 
 # Both ends, each by host and port: a peer may use one port towards several of our addresses.
 Ends = tuple[tuple[str, int], tuple[str, int]]
@@ -106,9 +107,7 @@ class Door:
             return
         self._strangers = {e: one for e, one in self._strangers.items() if one.fileno() >= 0}
         while len(self._strangers) > self._crowd.strangers:
-            oldest = self._strangers.pop(next(iter(self._strangers)))
-            with contextlib.suppress(OSError):
-                oldest.shutdown(socket.SHUT_RDWR)  # asyncio finds it at its end, and closes it
+            _end(self._strangers.pop(next(iter(self._strangers))))
 
     def key_of(self, ends: Ends | None, headers: Headers) -> bytes | None:
         """Return the key of the device that sends a request, None for a stranger.
@@ -130,6 +129,16 @@ class Door:
         if ends is not None:
             self._admit(ends, key)
         return key
+
+    def shut_out(self, key: bytes) -> None:
+        """Let a key in no more, and close the connections that showed to be its device's.
+
+        May be called by other threads.
+        """
+        self.members.discard(key)
+        for connection, owner in list(self._devices.values()):
+            if owner == key:
+                _end(connection)
 
     def has_room(self, key: bytes, size: int) -> bool:
         """Return whether a device may send a request of so many bytes now."""
@@ -164,6 +173,11 @@ class Door:
             self._devices[ends] = (self._strangers.pop(ends), key)
 
 
+def _end(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)  # asyncio finds it at its end, and closes it
+
+
 class _Listener(socket.socket):
     """A socket that tells its door whom it accepts."""
 
@@ -173,6 +187,11 @@ class _Listener(socket.socket):
 
     def accept(self) -> tuple[socket.socket, Any]:
         connection, address = super().accept()
+        # Who vanished without a word is noticed by the system, and holds nothing any more.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEP_ALIVE.items():
+            if hasattr(socket, name):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         self._door.came((address[:2], connection.getsockname()[:2]), connection)
         return connection, address
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -14,9 +15,14 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 FLEET = "/v1/fleet/"
 RETRY_AFTER_S = 5
+# How long a request may take to come: so long in any case, and longer the larger it is. Without an
+# end, one that is announced and never sent would hold its bytes for good.
+BODY_S = 30.0
+LEAST_RATE = 64 * 2**10  # bytes a second
 _WHY = {
     401: "No key that was let in signed this request.",
     404: "Nothing is here.",
+    408: f"A request comes within {BODY_S:.0f} s and a second for {LEAST_RATE} of its bytes.",
     411: "A request says in Content-Length how large it is.",
     413: f"A request has at most {MAX_REQUEST_BYTES} bytes.",
     503: f"The server reads as many requests as it may. Try again in {RETRY_AFTER_S} s.",
@@ -27,7 +33,8 @@ def fleet_only(app: App, door: Door) -> App:
     """Return an ASGI app that passes requests of devices on, and refuses all others unread.
 
     404 for what is no device's, 401 for a key that was not let in, 411 and 413 for sizes, 503 with
-    Retry-After where the server holds as much as it may.
+    Retry-After where the server holds as much as it may, 408 where a body does not come in time.
+    Flower gets requests that have come whole.
 
     Args:
         app: Flower's.
@@ -56,9 +63,31 @@ def fleet_only(app: App, door: Door) -> App:
             await _refuse(send, 503)
         else:
             with door.holding(key, int(length)):
-                await app(scope, receive, send)
+                await _pass_on(app, scope, receive, send, int(length))
 
     return gate
+
+
+async def _pass_on(app: App, scope: Scope, receive: Receive, send: Send, length: int) -> None:
+    body, more = bytearray(), True
+    try:
+        async with asyncio.timeout(BODY_S + length / LEAST_RATE):
+            while more:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return  # it went away
+                body += message.get("body", b"")
+                more = message.get("more_body", False)
+    except TimeoutError:
+        await _refuse(send, 408)
+        return
+    whole = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+    del body, message  # it is held once, as it was announced
+
+    async def first_whole() -> MutableMapping[str, Any]:
+        return whole.pop() if whole else await receive()
+
+    await app(scope, first_whole, send)
 
 
 def _ends(scope: Scope) -> Ends | None:

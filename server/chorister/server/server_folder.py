@@ -45,7 +45,8 @@ class ServerSettings(Settings):
         public_address: HOST:PORT that devices dial.
         most_strangers: connections that have not shown to be a device's; one more closes the
             oldest.
-        most_held_mib: of requests that are being read or answered, all devices together.
+        most_held_mib: of requests that are being read or answered, all devices together; at least
+            four devices' parts.
     """
 
     authority: Hexadecimal
@@ -58,7 +59,7 @@ class ServerSettings(Settings):
     page_port: Port = 9094
     public_address: Annotated[str, Field(min_length=3, max_length=260)]
     most_strangers: Annotated[int, Field(ge=16, le=100_000)] = 512
-    most_held_mib: Annotated[int, Field(ge=32, le=1_048_576)] = 256
+    most_held_mib: Annotated[int, Field(ge=128, le=1_048_576)] = 256
 
     @property
     def adapter_spec(self) -> SharedAdapterSpec:

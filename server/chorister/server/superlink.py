@@ -230,8 +230,8 @@ class SuperLink:
         return int(made)
 
     def unregister(self, public_key_pem: bytes) -> None:
-        """Let a device's connection in no more."""
-        self._door.members.discard(public_key_pem)
+        """Let a device's connection in no more, and close those that are open."""
+        self._door.shut_out(public_key_pem)
         known = self.state.get_node_id_by_public_key(public_key_pem)
         if known is not None:
             self.state.delete_node(_account().flwr_aid, known)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
+import select
 import socket
 import ssl
 import threading
@@ -17,7 +18,7 @@ import uvicorn
 from flwr.supercore.date import now
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 
-from chorister.server import tls
+from chorister.server import fleet_gate, tls
 from chorister.server.door import (
     MAX_HEADER_BYTES,
     SMALL_REQUEST_BYTES,
@@ -55,7 +56,7 @@ class Server:
             self.context = ssl.create_default_context(cafile=str(tls_folder / tls.CA_FILE))
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(
-                fleet_only(self._app, self.door), lifespan="off", interface="asgi3",
+                self._noted(fleet_only(self._app, self.door)), lifespan="off", interface="asgi3",
                 http=BoundedHeaders, ws="none", log_config=None, access_log=False,
                 ssl_keyfile=ours, ssl_certfile=certificate, timeout_graceful_shutdown=1,
             )
@@ -66,8 +67,21 @@ class Server:
         self._thread.start()
         until(lambda: self._uvicorn.started)
 
+    def _noted(self, app):
+        async def noted(scope, receive, send):
+            reading = []
+
+            async def read():
+                if not reading:
+                    reading.append(True)
+                    self.reading += 1
+                return await receive()
+
+            await app(scope, read, send)
+
+        return noted
+
     async def _app(self, scope, receive, send):
-        self.reading += 1
         size, more = 0, True
         while more:
             message = await receive()
@@ -245,6 +259,47 @@ def test_all_devices_together_hold_so_much_and_small_requests_pass(serve):
             assert server.ask(three, b"x" * (SMALL_REQUEST_BYTES + 1))[0] == 503
     # Whoever went away holds nothing any more.
     until(lambda: server.ask(three, b"x" * MIB)[0] == 200)
+
+
+@pytest.mark.parametrize("trickles", [False, True], ids=["nothing", "a byte now and then"])
+def test_what_is_announced_and_not_sent_is_given_up_and_holds_nothing(
+    serve, device, monkeypatch, trickles
+):
+    monkeypatch.setattr(fleet_gate, "BODY_S", 0.5)
+    monkeypatch.setattr(fleet_gate, "LEAST_RATE", 2**40)
+    server, other = serve(Crowd(held_bytes=32 * MIB)), a_key()
+    server.door.members.update({pem(device), pem(other)})
+    with under_way(server, device, 32 * MIB) as connection:
+        until(
+            lambda: (
+                select.select([connection], [], [], 0.05)[0]
+                or (trickles and connection.sendall(b"x"))
+            )
+        )
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, answer.getheader("connection")) == (408, "close")
+        until(lambda: server.ask(other, b"x" * MIB)[0] == 200)
+    assert server.read == [MIB]
+
+
+def test_a_device_that_is_shut_out_holds_nothing_and_its_connections_end(serve, device):
+    server, other = serve(Crowd(held_bytes=32 * MIB)), a_key()
+    server.door.members.update({pem(device), pem(other)})
+    with under_way(server, device, 32 * MIB) as connection, server.connect() as theirs:
+        assert server.ask(other, connection=theirs)[0] == 200
+        assert server.ask(other, b"x" * MIB, connection=theirs)[0] == 503
+        server.door.shut_out(pem(device))
+        assert connection.recv(1) == b""
+        until(lambda: server.ask(other, b"x" * MIB)[0] == 200)
+        assert server.ask(device)[0] == 401
+
+
+def test_the_system_asks_after_connections_that_are_silent():
+    (listener,) = Door(Crowd(), claimed_key, is_signed).listen("127.0.0.1", 0)
+    listener.listen()
+    with listener, socket.create_connection(listener.getsockname()), listener.accept()[0] as one:
+        assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
 def test_one_device_holds_its_part_and_no_more(serve, device):

@@ -159,6 +159,13 @@ def test_one_server_runs_in_a_folder(office):
         run_server(office.folder, echo=False, encrypted=True)
 
 
+def test_memory_for_less_than_four_devices_is_refused(office):
+    text = office.folder.server_file.read_text()
+    office.folder.server_file.write_text(text.replace("most_held_mib = 256", "most_held_mib = 127"))
+    with pytest.raises(BadSettings, match="most_held_mib"):
+        office.folder.server_settings()
+
+
 def test_altered_settings_start_nothing(office):
     text = office.folder.federation_file.read_text().replace("rounds", "ronds")
     office.folder.federation_file.write_text(text)

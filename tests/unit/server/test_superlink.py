@@ -33,6 +33,9 @@ def _ask(path, kind="http", raw=None):
     async def app(scope, receive, send):
         passed.append(scope["path"])
 
+    async def receive():
+        return {"type": "http.request", "body": b""}
+
     async def send(message):
         sent.append(message)
 
@@ -40,7 +43,7 @@ def _ask(path, kind="http", raw=None):
         "type": kind, "path": path, "raw_path": (raw or path).encode("latin-1"),
         "headers": [(b"content-length", b"0")],
     }  # fmt: skip
-    asyncio.run(fleet_only(app, Open(Crowd(), claimed_key, is_signed))(scope, None, send))
+    asyncio.run(fleet_only(app, Open(Crowd(), claimed_key, is_signed))(scope, receive, send))
     return passed, sent
 
 
@@ -98,9 +101,12 @@ def test_a_key_is_registered_once_and_let_out_again(link, office):
     key = office.admission().pem()
     number = link.register(key, "a")
     assert link.register(key, "a") == number
+    closed = []
+    link._door.shut_out = closed.append
     link.unregister(key)
     link.unregister(key)
     assert link.state.get_node_id_by_public_key(key) is None
+    assert closed == [key, key], "the door closes what is open"
 
 
 def test_a_device_that_crashed_comes_back_at_once(link, office):
