@@ -603,7 +603,7 @@ def test_the_command_enrols_a_voice_that_answers_its_challenge(
 ) -> None:
     from chorister.client import statement
 
-    monkeypatch.setattr(statement, "_draw_digits", lambda randomness: (4, 9, 6, 9, 1, 6))
+    monkeypatch.setattr(statement, "_draw_digits", lambda randomness: (2, 8, 5, 0, 1, 6))
     assert enrol_cli.main(["--challenge", *spoken, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     said = tmp_path / "consent.wav"
