@@ -166,10 +166,11 @@ class Authority:
         return Certificate.issue(self._key, proof.device_key, self._federation, now_s + life_s)
 
     def answered(self, proof: PossessionProof) -> tuple[Certificate, int] | None:
-        """Return the answer that a request got before, None if its device has not used its token.
+        """Return the answer that a request got before, None if it has not used its token.
 
         The books come first and the files afterwards: where a crash lies between the two, the same
-        request gets the same answer, and no second enrolment.
+        request gets the same answer, and no second enrolment. Another request of the same
+        device, for another connection say, needs another token.
 
         Returns:
             the device's certificate, which ends when its newest one ends, and the Unix time at
@@ -185,6 +186,7 @@ class Authority:
                     sa.select(TOKENS).where(
                         TOKENS.c.challenge_sha256 == _digest(proof.challenge),
                         TOKENS.c.device_id == proof.device_key.name,
+                        TOKENS.c.request_sha256 == _digest(proof.to_bytes()),
                     )
                 )
                 .mappings()
@@ -293,7 +295,11 @@ def _use_token(books: sa.Connection, proof: PossessionProof, now_s: int) -> None
             TOKENS.c.used_s.is_(None),
             TOKENS.c.expires_s >= now_s,
         )
-        .values(used_s=now_s, device_id=proof.device_key.name)
+        .values(
+            used_s=now_s,
+            device_id=proof.device_key.name,
+            request_sha256=_digest(proof.to_bytes()),
+        )
     )
     if done.rowcount != 1:
         raise BadSignature(
@@ -322,5 +328,5 @@ def _device(device_id: str) -> sa.Select[Any]:
     return sa.select(DEVICES).where(DEVICES.c.device_id == device_id)
 
 
-def _digest(challenge: bytes) -> str:
-    return hashlib.sha256(challenge).hexdigest()
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from chorister.shared.errors import UsageError
 
 MIGRATIONS = Path(__file__).with_name("migrations")
-HEAD = "0001"
+HEAD = "0002"
 _BUSY_S = 60
 
 METADATA = sa.MetaData()
@@ -33,6 +33,7 @@ TOKENS = sa.Table(
     sa.Column("expires_s", sa.BigInteger, nullable=False),
     sa.Column("used_s", sa.BigInteger),
     sa.Column("device_id", sa.String(16)),
+    sa.Column("request_sha256", sa.String(64)),
 )
 DEVICES = sa.Table(
     "devices",

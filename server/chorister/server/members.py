@@ -48,11 +48,12 @@ def admit(folder: ServerFolder, data: bytes, federation: str, now_s: int) -> Nod
     folder.members.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder.members / f"{_named(admission)}{SUFFIX}"
     known = _genuine(path, authority, federation)
-    if known is not None and admission.issued_s < known.issued_s:
+    # Of two of one second none is the newer: either could replace the other again and again.
+    if known is not None and known != admission and admission.issued_s <= known.issued_s:
         raise UsageError(
             "A device's admission replaces an older one.",
             f"one of {admission.issued_s}, where that of {known.issued_s} is known (Unix time)",
-            "Use the newest that the authority wrote for this device.",
+            "Use the newest that the authority wrote for this device, or have it write one.",
         )
     write_atomically(path, data)
     return admission

@@ -242,6 +242,16 @@ def test_the_migrations_make_the_tables_that_the_code_names(url):
         Books(url)
 
 
+def test_books_of_the_first_version_are_taken_over(url):
+    engine = sa.create_engine(url)
+    Books(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE tokens DROP COLUMN request_sha256"))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+    engine.dispose()
+    assert enrolled(Authority(url, AUTHORITY, "choir")).device_id == DEVICE.verify_key().name
+
+
 @pytest.mark.parametrize(
     "address",
     ["", "nonsense", "oracle+none://x", "sqlite:////nowhere/at/all.db",

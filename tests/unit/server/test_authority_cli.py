@@ -82,6 +82,22 @@ def test_anothers_used_token_gets_no_answer(desk):
     assert not (desk.folder / "two").exists()
 
 
+def test_a_used_token_answers_no_other_request_of_its_device(desk):
+    token = EnrolmentToken.from_text(desk("token")["token"])
+    paths = []
+    for number in range(2):
+        key = NodeKey.generate(SystemRandomness()).public_bytes()
+        proof = PossessionProof.make(DEVICE, token.federation, token.challenge, key)
+        paths.append(desk.folder / f"request{number}")
+        paths[-1].write_bytes(proof.to_bytes())
+    one, two = map(str, paths)
+    desk("approve", one, "--out", str(desk.folder / "c1"), "--node", str(desk.folder / "n1"))
+    with pytest.raises(BadSignature, match="used, expired or unknown"):
+        main(["approve", two, "--out", str(desk.folder / "c2"), "--node", str(desk.folder / "n2")])
+    assert not (desk.folder / "n2").exists()
+    assert desk("approve", one, "--out", str(desk.folder / "c3"))["again"]
+
+
 def test_a_kill_at_any_durable_write_loses_no_admission(desk, monkeypatch):
     class Killed(BaseException):
         pass

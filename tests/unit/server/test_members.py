@@ -36,12 +36,13 @@ def test_an_admitted_device_is_a_member_until_its_admission_ends(office):
 
 def test_an_older_admission_does_not_come_back(office):
     device = SigningKey.generate(SystemRandomness()).verify_key()
-    first, second, third = (office.admission(device=device, issued_s=s) for s in (10, 20, 20))
-    for one in (first, second, second, third):
+    first, second, other = (office.admission(device=device, issued_s=s) for s in (10, 20, 20))
+    for one in (first, second, second):
         admit(office.folder, one.to_bytes(), "choir", NOW_S)
-    with pytest.raises(UsageError, match="one of 10, where that of 20 is known"):
-        admit(office.folder, first.to_bytes(), "choir", NOW_S)
-    assert members(office.folder, "choir", NOW_S).admitted == {device.name: third}
+    for one in (first, other):
+        with pytest.raises(UsageError, match=r"one of .0, where that of 20 is known"):
+            admit(office.folder, one.to_bytes(), "choir", NOW_S)
+    assert members(office.folder, "choir", NOW_S).admitted == {device.name: second}
 
 
 def test_an_older_admission_comes_back_where_the_newer_one_was_altered(office):
