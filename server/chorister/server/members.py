@@ -8,7 +8,7 @@ from pathlib import Path
 from chorister.server.revocations import RevocationList, read_revocations
 from chorister.server.server_folder import ServerFolder
 from chorister.shared.errors import BadMessage, BadSignature, UsageError
-from chorister.shared.files import write_atomically
+from chorister.shared.files import exclusive_lock, write_atomically
 from chorister.shared.node_key import NodeAdmission
 from chorister.shared.signing import VerifyKey
 
@@ -40,22 +40,23 @@ def admit(folder: ServerFolder, data: bytes, federation: str, now_s: int) -> Nod
     authority = folder.server_settings().authority_key
     admission = NodeAdmission.from_bytes(data)
     admission.check(authority, federation, now_s)
-    if admission.device_id in revoked_devices(folder, authority, federation):
-        raise UsageError(
-            "A revoked device is admitted no more.", f"device {admission.device_id}",
-            "It enrols with a new key, in a new vault.",
-        )  # fmt: skip
     folder.members.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder.members / f"{_named(admission)}{SUFFIX}"
-    known = _genuine(path, authority, federation)
-    # Of two of one second none is the newer: either could replace the other again and again.
-    if known is not None and known != admission and admission.issued_s <= known.issued_s:
-        raise UsageError(
-            "A device's admission replaces an older one.",
-            f"one of {admission.issued_s}, where that of {known.issued_s} is known (Unix time)",
-            "Use the newest that the authority wrote for this device, or have it write one.",
-        )
-    write_atomically(path, data)
+    with exclusive_lock(folder.members_lock):  # nobody writes between the look and the change
+        if admission.device_id in revoked_devices(folder, authority, federation):
+            raise UsageError(
+                "A revoked device is admitted no more.", f"device {admission.device_id}",
+                "It enrols with a new key, in a new vault.",
+            )  # fmt: skip
+        path = folder.members / f"{_named(admission)}{SUFFIX}"
+        known = _genuine(path, authority, federation)
+        # Of two of one second none is the newer: either could replace the other again and again.
+        if known is not None and known != admission and admission.issued_s <= known.issued_s:
+            raise UsageError(
+                "A device's admission replaces an older one.",
+                f"one of {admission.issued_s}, where that of {known.issued_s} is known (Unix time)",
+                "Use the newest that the authority wrote for this device, or have it write one.",
+            )
+        write_atomically(path, data)
     return admission
 
 
@@ -70,16 +71,17 @@ def take_revocations(
     """
     found = RevocationList.from_bytes(data)
     found.check(authority, federation)
-    if folder.revoked_file.exists():
-        known = RevocationList.from_bytes(folder.revoked_file.read_bytes())
-        known.check(authority, federation)
-        if found.issued_s < known.issued_s:
-            raise UsageError(
-                "A list of revoked devices replaces an older one.",
-                f"one of {found.issued_s}, where that of {known.issued_s} is known (Unix time)",
-                "Ask the authority for a new list: chorister authority revoked.",
-            )
-    write_atomically(folder.revoked_file, data)
+    with exclusive_lock(folder.members_lock):
+        if folder.revoked_file.exists():
+            known = RevocationList.from_bytes(folder.revoked_file.read_bytes())
+            known.check(authority, federation)
+            if found.issued_s < known.issued_s:
+                raise UsageError(
+                    "A list of revoked devices replaces an older one.",
+                    f"one of {found.issued_s}, where that of {known.issued_s} is known (Unix time)",
+                    "Ask the authority for a new list: chorister authority revoked.",
+                )
+        write_atomically(folder.revoked_file, data)
     return found
 
 

@@ -153,6 +153,11 @@ class ServerFolder:
         return self.root / ".server.lock"
 
     @property
+    def members_lock(self) -> Path:
+        """Held by who takes in what the authority signed."""
+        return self.root / ".members.lock"
+
+    @property
     def status_file(self) -> Path:
         """What the running server says of itself, for `chorister server status`."""
         return self.root / "running.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 
 from chorister.server.members import admit, members, take_revocations
 from chorister.server.revocations import RevocationList
+from chorister.shared import files
 from chorister.shared.errors import BadMessage, BadSignature, UsageError
 from chorister.shared.randomness import SystemRandomness
 from chorister.shared.signing import SigningKey
@@ -43,6 +45,38 @@ def test_an_older_admission_does_not_come_back(office):
         with pytest.raises(UsageError, match=r"one of .0, where that of 20 is known"):
             admit(office.folder, one.to_bytes(), "choir", NOW_S)
     assert members(office.folder, "choir", NOW_S).admitted == {device.name: second}
+
+
+@pytest.mark.parametrize("what", ["admission", "list"])
+def test_of_two_that_are_taken_in_at_once_the_older_does_not_win(office, monkeypatch, what):
+    device = SigningKey.generate(SystemRandomness()).verify_key()
+    if what == "admission":
+        both = [office.admission(device=device, issued_s=s).to_bytes() for s in (10, 20)]
+
+        def take(data):
+            admit(office.folder, data, "choir", NOW_S)
+    else:
+        both = [_list(office, [], 10), _list(office, [device.name], 20)]
+
+        def take(data):
+            _take(office, data)
+
+    newer = threading.Thread(target=take, args=(both[1],))
+    write = files.write_atomically
+
+    def slowly(path, data):
+        if data == both[0]:
+            newer.start()
+            newer.join(0.3)  # it waits its turn, or has had it
+        write(path, data)
+
+    monkeypatch.setattr("chorister.server.members.write_atomically", slowly)
+    take(both[0])
+    newer.join()
+    found = members(office.folder, "choir", NOW_S)
+    assert [*(one.issued_s for one in found.admitted.values()), *found.revoked] == (
+        [20] if what == "admission" else [device.name]
+    )
 
 
 def test_an_older_admission_comes_back_where_the_newer_one_was_altered(office):
