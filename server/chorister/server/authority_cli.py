@@ -128,6 +128,11 @@ def approve(argv: Sequence[str]) -> int:
             "A request names the key of its device's connection.", "one without",
             "Request membership again on the device; the token is not used up.",
         )  # fmt: skip
+    if options.node is not None and options.node.resolve() == options.out.resolve():
+        raise UsageError(
+            "Certificate and admission are two files.", f"{options.out} for both",
+            "Choose another name for one; the token is not used up.",
+        )  # fmt: skip
     authority = open_authority(options.folder)
     answered = authority.answered(proof)
     if answered is None:

@@ -89,6 +89,14 @@ def test_approval_gives_the_server_the_key_that_the_device_signed(desk, tmp_path
     assert admission.device_id == DEVICE.verify_key().name
 
 
+def test_one_name_for_certificate_and_admission_uses_no_token(desk, tmp_path):
+    path = request(desk, tmp_path, NODE.public_bytes())
+    for node in (tmp_path / "one", tmp_path / "authority" / ".." / "one"):
+        with pytest.raises(UsageError, match="not used up"):
+            main(["approve", str(path), "--out", str(tmp_path / "one"), "--node", str(node)])
+    assert desk("list")["open_tokens"] == 1
+
+
 def test_a_request_without_a_connection_uses_no_token(desk, tmp_path):
     path = request(desk, tmp_path, b"")
     with pytest.raises(UsageError, match="not used up"):
