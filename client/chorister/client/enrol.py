@@ -36,6 +36,7 @@ from chorister.shared.voice.speaker import SpeakerEncoder
 
 CHALLENGE = "challenge"
 CHALLENGE_TIMES = "challenge-times"
+CHALLENGE_REFUSED = "challenge-refused"
 _HOUR_S = 3600
 GAIN = "gain"
 TRAINING = "training"
@@ -91,7 +92,8 @@ def ask(home: Home, wanted: Wanted, randomness: Randomness, policy: EnrolmentPol
 
     Raises:
         UsageError: an unknown locale or purpose, or a name that cannot be said.
-        ConsentRefused: policy allows no further one within the hour; a refusal is in the ledger.
+        ConsentRefused: policy allows no further one within the hour; the first refusal of an hour
+            is in the ledger.
     """
     challenge = make_challenge(
         randomness,
@@ -228,18 +230,34 @@ def from_flac(data: bytes, name: str) -> Recording:
 
 def _count_challenge(home: Home, most: int) -> None:
     """Note that a challenge is made, before it is shown: whoever guesses digits needs many."""
-    now_s, times = home.now_s(), []
-    if home.vault.has(CHALLENGE_TIMES):
-        times = codec.decode(home.vault.get(CHALLENGE_TIMES))
-    # One from the future counts: a clock that was set back gives no more of them.
-    recent = sorted(at_s for at_s in times if at_s > now_s - _HOUR_S)[-most:]
-    if len(recent) >= most:
-        _note_refusal(home, f"{most} challenges within an hour")
-        raise ConsentRefused(
-            f"A device shows at most {most} challenges an hour.", f"{len(recent)} in the last hour",
-            f"Another can be asked for in {-(-(recent[0] + _HOUR_S - now_s) // 60)} min.",
-        )  # fmt: skip
-    home.vault.put(CHALLENGE_TIMES, codec.encode([*recent, now_s]), "challenge")
+    with home.ledger.locked():  # two that ask at once are counted as two
+        now_s = home.now_s()
+        recent = _within_an_hour(home, CHALLENGE_TIMES, now_s)[-most:]
+        if len(recent) < most:
+            home.vault.put(CHALLENGE_TIMES, codec.encode([*recent, now_s]), "challenge")
+            return
+        # Written as they were read, so that those from far ahead are over in an hour.
+        home.vault.put(CHALLENGE_TIMES, codec.encode(list(recent)), "challenge")
+        noted = _within_an_hour(home, CHALLENGE_REFUSED, now_s)
+        home.vault.put(CHALLENGE_REFUSED, codec.encode([*noted, now_s][:1]), "challenge")
+        if not noted:  # one line an hour, however often somebody tries
+            reason = f"{most} challenges within an hour"
+            home.ledger.append_locked("refusal", {"action": "enrolment", "reason": reason})
+    raise ConsentRefused(
+        f"A device shows at most {most} challenges an hour.", f"{len(recent)} of them",
+        f"Another can be asked for in {-(-(recent[0] + _HOUR_S - now_s) // 60)} min.",
+    )  # fmt: skip
+
+
+def _within_an_hour(home: Home, name: str, now_s: int) -> list[int]:
+    """Return the Unix times in an item that are less than an hour ago, oldest first.
+
+    One from the future counts: a clock that was set back gives no more challenges. One from more
+    than an hour ahead is taken for now: a clock that was wrong once closes nothing until then.
+    """
+    times = codec.decode(home.vault.get(name)) if home.vault.has(name) else []
+    near = (at_s if at_s <= now_s + _HOUR_S else now_s for at_s in times)
+    return sorted(at_s for at_s in near if at_s > now_s - _HOUR_S)
 
 
 def _note_refusal(home: Home, reason: str) -> None:

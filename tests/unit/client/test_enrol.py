@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError, Thread
 
 import numpy as np
 import pytest
@@ -35,6 +37,8 @@ from chorister.client.prepare import divide, enrolment_gain, level_by, segments
 from chorister.client.recogniser import Heard
 from chorister.client.sealed import seal_voice, unsealed
 from chorister.client.statement import Challenge, find_template
+from chorister.client.vault import Vault
+from chorister.shared import codec
 from chorister.shared.errors import BadAudio, BadCorpus, ConsentRefused, UsageError
 from chorister.shared.privacy.ledger_file import read_lines
 from chorister.shared.randomness import SystemRandomness
@@ -388,7 +392,7 @@ def test_challenges_are_so_many_an_hour_answered_or_not(
         assert f"in {-(-(3000 - later_s) // 60)} min" in str(caught.value)
     assert last_refusal(home) == "3 challenges within an hour"
     # A clock that is set back shows no further one, and the last one still waits.
-    clock.now_s = NOW - 7200
+    clock.now_s = NOW - 2400
     with pytest.raises(ConsentRefused, match="challenges an hour"):
         ask(home, WANTED, SystemRandomness(), policy)
     clock.now_s = NOW + 601
@@ -397,6 +401,59 @@ def test_challenges_are_so_many_an_hour_answered_or_not(
         ask(home, WANTED, SystemRandomness(), policy)
     clock.now_s = NOW + 3600
     ask(home, WANTED, SystemRandomness(), policy)
+
+
+def test_challenges_under_a_clock_that_was_ahead_are_over_within_an_hour(
+    home: Home, clock: Clock
+) -> None:
+    policy = EnrolmentPolicy(challenges_an_hour=3)
+    clock.now_s = NOW + 400 * 86_400
+    for _ in range(3):
+        ask(home, WANTED, SystemRandomness(), policy)
+    clock.now_s = NOW
+    with pytest.raises(ConsentRefused, match=r"asked for in 60 min"):
+        ask(home, WANTED, SystemRandomness(), policy)
+    clock.now_s = NOW + 1800
+    with pytest.raises(ConsentRefused, match=r"asked for in 30 min"):
+        ask(home, WANTED, SystemRandomness(), policy)
+    clock.now_s = NOW + 3600
+    ask(home, WANTED, SystemRandomness(), policy)
+
+
+def test_asking_on_adds_one_line_an_hour(home: Home, clock: Clock) -> None:
+    policy = EnrolmentPolicy(challenges_an_hour=1)
+    for hour in range(2):
+        clock.now_s = NOW + 3600 * hour
+        ask(home, WANTED, SystemRandomness(), policy)
+        for _ in range(5):
+            with pytest.raises(ConsentRefused, match="challenges an hour"):
+                ask(home, WANTED, SystemRandomness(), policy)
+    lines = [json.loads(line) for line in read_lines(home.folder / "ledger.jsonl")]
+    assert [e["time_s"] for e in lines if e["kind"] == "refusal"] == [NOW, NOW + 3600]
+
+
+def test_two_that_ask_at_once_are_counted_as_two(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = EnrolmentPolicy(challenges_an_hour=3)
+    ask(home, WANTED, SystemRandomness(), policy)
+    both_have_read = Barrier(2)
+    get = Vault.get
+
+    def meet(vault: Vault, name: str) -> bytes:
+        found = get(vault, name)
+        if name == CHALLENGE_TIMES:
+            with suppress(BrokenBarrierError):
+                both_have_read.wait(0.5)
+        return found
+
+    monkeypatch.setattr(Vault, "get", meet)
+    asking = [Thread(target=ask, args=(home, WANTED, SystemRandomness(), policy)) for _ in range(2)]
+    for one in asking:
+        one.start()
+    for one in asking:
+        one.join()
+    assert len(codec.decode(home.vault.get(CHALLENGE_TIMES))) == 3
 
 
 def test_a_challenge_that_expired_or_is_from_the_future_is_not_answered(
