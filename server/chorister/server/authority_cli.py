@@ -147,9 +147,10 @@ def approve(argv: Sequence[str]) -> int:
     if options.node is not None:
         admission = authority.admit_node(certificate, proof.node_key, issued_s)
         files[options.node] = admission.to_bytes()
-    _check_places(files, "the same request gets the same answer again")
+    answers_again = "the same request gets the same answer again"
+    _check_places(files, answers_again)
     for path, data in files.items():
-        write_atomically(path, data, mode=0o644)
+        write_out(path, data, otherwise=answers_again)
     again = answered is not None
     if options.json:
         print_json(
@@ -211,11 +212,39 @@ def revoked(argv: Sequence[str]) -> int:
 def _check_places(files: Mapping[Path, bytes | None], otherwise: str) -> None:
     """Return if each file can be made, or is there with the content that it is to have."""
     for path, data in files.items():
-        if not path.parent.is_dir() or (path.exists() and path.read_bytes() != data):
+        if not path.parent.is_dir() or (path.exists() and not _holds(path, data)):
             raise UsageError(
                 "Certificate and admission are written to new files in a folder that exists.",
                 str(path), f"Choose another name; {otherwise}.",
             )  # fmt: skip
+
+
+def _holds(path: Path, data: bytes | None) -> bool:
+    try:
+        return path.read_bytes() == data
+    except OSError:  # a folder, or not for this user
+        return False
+
+
+def write_out(path: Path, data: bytes, *, otherwise: str, mode: int = 0o644) -> None:
+    """Write a file that the authority gives out.
+
+    Args:
+        path: where.
+        data: the whole content.
+        otherwise: what stands, and what to do, where it cannot be written.
+        mode: permission bits.
+
+    Raises:
+        UsageError: it cannot be written there.
+    """
+    try:
+        write_atomically(path, data, mode=mode)
+    except OSError as error:
+        raise UsageError(
+            "--out names a file that can be written.", f"{path}: {error.strerror}",
+            f"Choose another name; {otherwise}.",
+        ) from None  # fmt: skip
 
 
 def default_folder() -> Path:
@@ -245,7 +274,10 @@ def _write_list(options: argparse.Namespace, authority: Authority) -> int:
     devices = authority.revoked()
     key = read_signing_key(options.folder / KEY_FILE)
     signed = RevocationList.sign(key, authority.federation, devices, system_clock())
-    write_atomically(options.out, signed.to_bytes(), mode=0o644)
+    write_out(
+        options.out, signed.to_bytes(),
+        otherwise="the books are as they are to be: chorister authority revoked writes the list",
+    )  # fmt: skip
     if options.json:
         print_json({"revoked": sorted(devices), "file": str(options.out)})
     say(f"{len(devices)} revoked; give the server {options.out}")

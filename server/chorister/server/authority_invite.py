@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from chorister.server.authority_cli import action_parser, open_authority, parse_action
+from chorister.server.authority_cli import action_parser, open_authority, parse_action, write_out
 from chorister.shared.bundle import BUNDLE_SHA256
 from chorister.shared.console import print_json, say
 from chorister.shared.errors import UsageError
-from chorister.shared.files import write_atomically
 from chorister.shared.invite import Invite
 from chorister.shared.privacy.ledger_file import system_clock
 from chorister.shared.randomness import SystemRandomness
@@ -37,7 +36,7 @@ def invite(argv: Sequence[str]) -> int:
     _add_options(parser)
     options = parse_action(parser, argv)
     authority, now_s = open_authority(options.folder), system_clock()
-    if options.days < 1 or options.out.exists():
+    if options.days < 1 or options.out.exists() or not options.out.parent.is_dir():
         raise UsageError(
             "An invitation lasts a day or more, and is written to a new file.",
             f"{options.days} days, {options.out}", "Correct --days or --out.",
@@ -65,7 +64,10 @@ def invite(argv: Sequence[str]) -> int:
     if options.token:  # only once all the rest is known to be good: it is in the books then
         token = authority.token(SystemRandomness(), now_s, life_s=expires_s - now_s)
         signed = authority.invite(replace(unsigned, token=token))
-    write_atomically(options.out, signed.to_bytes(), mode=0o600 if options.token else 0o644)
+    write_out(
+        options.out, signed.to_bytes(), otherwise="an open token of it ends with its days",
+        mode=0o600 if options.token else 0o644,
+    )  # fmt: skip
     if options.json:
         print_json(
             {

@@ -35,7 +35,8 @@ def admit(folder: ServerFolder, data: bytes, federation: str, now_s: int) -> Nod
 
     Raises:
         BadMessage, BadSignature: it is none by this authority for this federation, or it ended.
-        UsageError: the device was revoked, or a later admission of it is here.
+        UsageError: the device was revoked, a later admission of it is here, or the one that is
+            here cannot be read.
     """
     authority = folder.server_settings().authority_key
     admission = NodeAdmission.from_bytes(data)
@@ -130,6 +131,11 @@ def _genuine(path: Path, authority: VerifyKey, federation: str) -> NodeAdmission
         found.check(authority, federation, found.not_after_s)
     except (BadMessage, BadSignature, FileNotFoundError):
         return None
+    except OSError as error:
+        raise UsageError(
+            "A device's admission is a file that can be read.", f"{path}: {error.strerror}",
+            "Correct its permissions, or move away what is there; then take it in again.",
+        ) from None  # fmt: skip
     return found
 
 

@@ -135,6 +135,15 @@ def test_a_kill_at_any_durable_write_loses_no_admission(desk, monkeypatch):
     assert kills > 4, "two files, each written and named, are four writes"
 
 
+def test_a_folder_or_no_folder_for_out_is_said_without_a_traceback(desk):
+    request = requested(desk)
+    with pytest.raises(UsageError, match="not used up"):
+        main(["approve", str(request), "--out", str(desk.folder)])
+    for out in (desk.folder, desk.folder / "none" / "list"):
+        with pytest.raises(UsageError, match="authority revoked writes the list"):
+            main(["revoked", "--out", str(out)])
+
+
 def test_a_place_that_is_taken_uses_no_token_up(desk):
     request = requested(desk)
     with pytest.raises(UsageError, match="not used up"):

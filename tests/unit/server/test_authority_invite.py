@@ -63,6 +63,7 @@ def test_what_cannot_be_signed_uses_no_token_and_writes_no_file(desk, tmp_path):
         (["--bundle", str(tmp_path / "none")], UsageError),
         (["--adapter-rank", "99"], BadSettings),
         (["--days", "0"], UsageError),
+        (["--out", str(tmp_path / "no" / "folder")], UsageError),
     ]:
         with pytest.raises(error):
             invited(desk, tmp_path, "--token", *more)

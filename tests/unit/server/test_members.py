@@ -79,6 +79,15 @@ def test_of_two_that_are_taken_in_at_once_the_older_does_not_win(office, monkeyp
     )
 
 
+def test_a_folder_in_an_admissions_place_is_named(office):
+    admission = office.admission()
+    place = office.folder.members / f"{admission.device_id}.admission"
+    place.mkdir()
+    with pytest.raises(UsageError, match="a file that can be read") as refusal:
+        admit(office.folder, admission.to_bytes(), "choir", NOW_S)
+    assert str(place) in str(refusal.value)
+
+
 def test_an_older_admission_comes_back_where_the_newer_one_was_altered(office):
     device = SigningKey.generate(SystemRandomness()).verify_key()
     first, second = (office.admission(device=device, issued_s=s) for s in (10, 20))
