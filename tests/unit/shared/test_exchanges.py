@@ -14,7 +14,7 @@ from chorister.shared.signing import SigningKey
 from chorister.shared.types import Adapter
 
 TASK = RoundTask(training=TrainingTask(learning_rate=2.0), segment_privacy=SegmentPrivacy())
-WITNESS = Checkpoint.sign(SigningKey(bytes(32)), "l" * 64, 3, "d" * 64)
+WITNESS = Checkpoint.sign(SigningKey(bytes(32)), "a" * 64, 3, "d" * 64)
 INVITATION = Invitation(b"terms", TASK, WITNESS)
 APPLICATION = Application(b"advertisement", b"token")
 VALUES = np.array([0.5, -0.0, 1e-40, 3.4e38], np.float32)

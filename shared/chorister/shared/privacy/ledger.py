@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,7 +121,7 @@ class Checkpoint:
         """Return the checkpoint in plain JSON; nothing is verified yet.
 
         Raises:
-            BadLedger: other fields or other types.
+            BadLedger: other fields or other types, a digest that is not one, or a negative index.
         """
         kinds = {"ledger": str, "index": int, "digest": str, "key": str, "signature": str}
         try:
@@ -128,13 +129,23 @@ class Checkpoint:
                 type(plain[k]) is not t for k, t in kinds.items()
             ):
                 raise ValueError
+            # A device writes a server's checkpoint into its ledger: nothing in it is of any length.
+            if not (_is_digest(plain["ledger"]) and _is_digest(plain["digest"])):
+                raise ValueError
+            if plain["index"] < 0:
+                raise ValueError
             key, signature = bytes.fromhex(plain["key"]), bytes.fromhex(plain["signature"])
         except (AttributeError, ValueError):
             raise BadLedger(
-                "A checkpoint has the fields ledger, index, digest, key and signature.",
-                "something else", "Use the checkpoint as the ledger's owner gave it out.",
+                "A checkpoint has the fields ledger, index, digest, key and signature; both "
+                "digests are 64 hexadecimal digits.", "something else",
+                "Use the checkpoint as the ledger's owner gave it out.",
             ) from None  # fmt: skip
         return cls(plain["ledger"], plain["index"], plain["digest"], VerifyKey(key), signature)
+
+
+def _is_digest(text: str) -> bool:
+    return re.fullmatch("[0-9a-f]{64}", text) is not None
 
 
 @dataclass(slots=True)

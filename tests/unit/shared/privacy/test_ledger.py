@@ -145,6 +145,19 @@ def test_what_is_no_checkpoint_is_refused(plain):
         Checkpoint.from_plain(plain)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"ledger": "a" * 65}, {"ledger": "a" * 2**20}, {"digest": ""}, {"digest": "g" * 64},
+        {"digest": "A" * 64}, {"ledger": "a" * 64 + "\n"}, {"index": -1},
+    ],
+)  # fmt: skip
+def test_a_checkpoint_holds_digests_and_nothing_of_any_length(changed):
+    _, (checkpoint,) = written(checkpoint_at=2)
+    with pytest.raises(BadLedger, match="64 hexadecimal digits"):
+        Checkpoint.from_plain(checkpoint.to_plain() | changed)
+
+
 def test_a_checkpoint_survives_its_plain_form():
     _, (checkpoint,) = written(checkpoint_at=2)
     again = Checkpoint.from_plain(json.loads(json.dumps(checkpoint.to_plain())))
