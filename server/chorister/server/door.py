@@ -3,7 +3,8 @@
 A connection is a stranger's until a request on it was signed by a key that was let in; what signs
 is in the headers, so nothing of a body is read before. Strangers get so many connections in all,
 and one more closes the oldest: whoever is a device shows it within a round trip, and whoever only
-stays makes room. Devices get so many bytes of requests at once, each a part of it.
+stays makes room. Devices get so many bytes of requests at once, each a part of it; answers are not
+counted.
 
 The port's own limits are missing in uvicorn 0.49: `limit_concurrency` counts devices and strangers
 alike, and headers have no end. asyncio calls `accept` of the socket that it is given.
