@@ -170,6 +170,16 @@ def test_the_privacy_officer_sees_how_many_there_were(ledger):
     assert "counts 16 refusals of what a server asked, 9 of them without a line" in said[0]
 
 
+@pytest.mark.parametrize("number", [7, 6, 0, -1, 8.5, "8", True, None, 10**40])
+def test_a_number_that_runs_back_or_is_none_is_found(ledger, number):
+    ledger.append("refusal", number=3, today=1)
+    ledger.append("refusal", number=7, today=2)
+    assert inspect([ledger.path]).sound
+    ledger.append("refusal", number=number, today=3)
+    (problem,) = inspect([ledger.path]).problems
+    assert "numbered upwards" in problem.what
+
+
 def test_a_hostile_server_adds_a_bounded_number_of_lines_and_trains_nobody(
     choir, monkeypatch, tmp_path
 ):

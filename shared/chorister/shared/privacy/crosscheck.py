@@ -48,13 +48,24 @@ class DeviceFacts:
     unwritten: int = 0
 
     def follow(self, entry: Entry) -> None:
-        """Take one entry."""
+        """Take one entry.
+
+        Raises:
+            BadLedger: a refusal's number does not follow the one before.
+        """
         fields: Mapping[str, Any] = entry.fields
         if entry.kind == "budget":
             self.local[fields["round"]] = (entry.index, frozenset(fields["charges"]))
         if entry.kind == "refusal" and "number" in fields:
-            self.unwritten += max(0, fields["number"] - self.refusals - 1)
-            self.refusals = fields["number"]
+            number = fields["number"]
+            if type(number) is not int or not self.refusals < number < 2**53:
+                raise BadLedger(
+                    "The refusals of a ledger are numbered upwards, in whole numbers.",
+                    f"{str(number)[:40]} in entry {entry.index}, after {self.refusals}",
+                    "Ask its owner for the ledger as the device wrote it; its count says nothing.",
+                )
+            self.unwritten += number - self.refusals - 1
+            self.refusals = number
         if entry.kind != "round":
             return
         if fields.get("action") == "applied":
