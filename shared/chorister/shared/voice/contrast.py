@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from chorister.shared.types import MEL_BANDS
-from chorister.shared.voice.recall import sound_of
+from chorister.shared.voice.recall import resolved_bands, sound_of
 
 
 def restore_contrast(
@@ -32,11 +32,13 @@ def restore_contrast(
 
     Returns:
         both envelopes, shape (B, F, 80) each, moved alike: in no band does the one gain on the
-        other.
+        other. The two lowest bands are the same, those up to the tenth are moved in part.
     """
     ripples = ripples_of().to(gains.device)
     change = (ripples.T * (gains - 1.0)) @ ripples
-    moved = sound_of(torch.cat([harmonic, noise], dim=2), f0_hz) @ change
+    sound = sound_of(torch.cat([harmonic, noise], dim=2), f0_hz)
+    # The lowest bands hold single harmonics: what is loud there is the pitch's.
+    moved = resolved_bands().to(sound.device) * (sound @ change)
     return harmonic + moved, noise + moved
 
 
