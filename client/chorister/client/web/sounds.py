@@ -97,8 +97,11 @@ class Sounds:
             )  # fmt: skip
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))  # mode 0700
-            self._lock = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # Locked before it has its name: a page that starts now removes what nobody holds.
+            making = self._folder / f"{_LOCK}.new"
+            self._lock = os.open(making, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
+            making.rename(self._folder / _LOCK)
         identity = f"{self._next}"
         self._next += 1
         return identity, self._folder / f"{identity}{suffix}"
