@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
+import math
 import os
 import re
 import sys
@@ -24,6 +25,8 @@ APP_FILE = "app.jsonl"
 MAX_TEXT = 300
 _FILE_BYTES = 10 * 2**20
 _FILES = 5
+_APART_S = 60.0
+_TEXTS = 256  # that are remembered, to be written once in a while
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _PEM = re.compile(r"-----BEGIN.*?(-----END [A-Z ]+-----|$)", re.DOTALL)
 
@@ -101,10 +104,24 @@ class ServerLog:
             os.truncate(self._app_file, 0)
             self._read_to = 0
 
-    def attach(self, name: str, level: int) -> None:
-        """Take what a logger of this process says, and keep it from printing by itself."""
+    def attach_flower(self) -> None:
+        """Take what Flower and its HTTP server say; no stranger fills the log with the latter."""
+        self.attach("flwr", logging.INFO)
+        logging.getLogger("flwr").setLevel(logging.INFO)
+        for name in ("uvicorn", "uvicorn.error"):
+            self.attach(name, logging.WARNING, apart_s=_APART_S)
+
+    def attach(self, name: str, level: int, apart_s: float = 0.0) -> None:
+        """Take what a logger of this process says, and keep it from printing by itself.
+
+        Args:
+            name: of the logger.
+            level: from which on.
+            apart_s: the same text is written once in so many seconds, with how often it was left
+                out before; for what strangers can make it say as often as they like.
+        """
         logger = logging.getLogger(name)
-        logger.handlers = [_Bridge(self, level)]
+        logger.handlers = [_Bridge(self, level, apart_s)]
         logger.propagate = False
 
     def _put(self, line: str) -> None:
@@ -116,16 +133,29 @@ class ServerLog:
 
 
 class _Bridge(logging.Handler):
-    def __init__(self, log: ServerLog, level: int) -> None:
+    def __init__(self, log: ServerLog, level: int, apart_s: float) -> None:
         super().__init__(level)
         self._log = log
+        self._apart_s = apart_s
+        self._said: dict[str, tuple[float, int]] = {}  # when, and how often it was left out since
 
     def emit(self, record: logging.LogRecord) -> None:
         text = _ANSI.sub("", record.getMessage()).strip()
         if record.exc_info is not None and record.exc_info[0] is not None:
             text += f" ({record.exc_info[0].__name__})"  # what it says may hold anything
-        if text:
-            self._log.tell("flower", level=record.levelname.lower(), text=redact(text))
+        if not text:
+            return
+        text, fields = redact(text), {}
+        if self._apart_s:
+            said_s, left_out = self._said.get(text, (-math.inf, 0))
+            if 0 <= record.created - said_s < self._apart_s:  # not after a clock that ran back
+                self._said[text] = (said_s, left_out + 1)
+                return
+            if len(self._said) >= _TEXTS:
+                self._said.clear()
+            self._said[text] = (record.created, 0)
+            fields = {"left_out": left_out} if left_out else {}
+        self._log.tell("flower", level=record.levelname.lower(), text=text, **fields)
 
 
 def redact(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -66,9 +65,7 @@ def run_server(folder: ServerFolder, *, echo: bool, encrypted: bool) -> int:
     from chorister.server.page_server import PageServer
     from chorister.server.superlink import Addresses, SuperLink
 
-    for name in ("flwr", "uvicorn", "uvicorn.error"):
-        log.attach(name, logging.INFO if name == "flwr" else logging.WARNING)
-    logging.getLogger("flwr").setLevel(logging.INFO)
+    log.attach_flower()
     link = SuperLink(
         folder.flower, folder.tls,
         Addresses(machine.listen_host, machine.listen_port, machine.local_port),

@@ -68,6 +68,28 @@ def test_flowers_output_is_wrapped(tmp_path):
     assert found[-1]["text"] == "It failed (ValueError)"
 
 
+def test_what_strangers_provoke_is_written_once_a_minute_and_counted(tmp_path, monkeypatch):
+    for name in ("flwr", "uvicorn", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        for what in ("handlers", "propagate", "level"):
+            monkeypatch.setattr(logger, what, getattr(logger, what))
+    ServerLog(tmp_path, echo=False).attach_flower()
+
+    def say(name, text, at_s):
+        fields = {"msg": text, "levelno": logging.WARNING, "levelname": "WARNING", "name": name}
+        logging.getLogger(name).handle(logging.makeLogRecord(fields | {"created": at_s}))
+
+    for at_s in (1000, 1001, 1059.9, 1060, 900):
+        say("uvicorn.error", "Invalid HTTP request received.", at_s)
+        say("flwr", "Something else", at_s)
+    say("uvicorn.error", "Another", 1000)
+    told = [(line["text"][:7], line.get("left_out")) for line in _lines(tmp_path)]
+    invalid = [one for one in told if one[0] == "Invalid"]
+    assert invalid == [("Invalid", None), ("Invalid", 2), ("Invalid", None)]
+    assert told.count(("Somethi", None)) == 5
+    assert told[-1] == ("Another", None)
+
+
 def test_a_service_manager_gets_the_same_lines(tmp_path, capsys):
     ServerLog(tmp_path, echo=True).tell("started", port=1)
     assert json.loads(capsys.readouterr().out)["event"] == "started"
