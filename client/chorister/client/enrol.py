@@ -239,7 +239,7 @@ def _count_challenge(home: Home, most: int) -> None:
         # Written as they were read, so that those from far ahead are over in an hour.
         home.vault.put(CHALLENGE_TIMES, codec.encode(list(recent)), "challenge")
         noted = _within_an_hour(home, CHALLENGE_REFUSED, now_s)
-        home.vault.put(CHALLENGE_REFUSED, codec.encode([*noted, now_s][:1]), "challenge")
+        home.vault.put(CHALLENGE_REFUSED, codec.encode([noted[0] if noted else now_s]), "challenge")
         if not noted:  # one line an hour, however often somebody tries
             reason = f"{most} challenges within an hour"
             home.ledger.append_locked("refusal", {"action": "enrolment", "reason": reason})
