@@ -113,7 +113,14 @@ def bundle(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="write it (a ZIP archive)")
     options, _ = parse_server(parser, argv)
     if options.out is not None:
-        write_atomically(options.out, make_bundle(), mode=0o644)
+        try:
+            write_atomically(options.out, make_bundle(), mode=0o644)
+        except OSError as error:
+            raise UsageError(
+                "The bundle is written to a file in a folder that exists.",
+                f"{options.out}: {error.strerror or error}",
+                "Name another file, or create the folder.",
+            ) from error
     if options.json:
         print_json({"sha256": BUNDLE_SHA256})
     say(BUNDLE_SHA256)

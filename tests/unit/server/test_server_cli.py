@@ -207,3 +207,9 @@ def test_to_stop_is_still_wanted_when_the_rounds_are_cancelled(office):
     assert _run(office, "--cancel") == 0
     plan = read_plan(office.folder.plan_file)
     assert (plan.target, plan.every_s, plan.stopping) == (0, 0, True)
+
+
+def test_a_bundle_does_not_go_where_no_file_can_be(tmp_path):
+    for place in (tmp_path, tmp_path / "none" / "app.fab"):
+        with pytest.raises(UsageError, match="folder that exists"):
+            bundle(["--out", str(place)])
