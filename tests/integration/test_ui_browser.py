@@ -116,6 +116,19 @@ class Person:
 
         self._use(selector, fill)
 
+    def make_a_vault(self) -> None:
+        """Choose a passphrase on the first form."""
+        self.type("#passphrase", PASSPHRASE)
+        self.type("#again", PASSPHRASE)
+        self.press("#make")
+
+    def agree_to_terms(self) -> None:
+        """Begin an enrolment, up to its first recording."""
+        self.press("#to-enrol")
+        self.type("#name", "Anna Miller")
+        self.type("#controller", "The Choir")
+        self.press("#terms-done")
+
     def _use(self, selector: str, act: Callable[[WebElement], None]) -> None:
         for _ in range(5):
             self.there(selector)
@@ -206,15 +219,10 @@ def test_a_life_at_the_page(
     browser.get(address)
     assert "Open the link" in browser.page_source
     browser.get(first)
-    person.type("#passphrase", PASSPHRASE)
-    person.type("#again", PASSPHRASE)
-    person.press("#make")
+    person.make_a_vault()
 
     # Enrol: terms, sentences, the sentence of the moment, signature.
-    person.press("#to-enrol")
-    person.type("#name", "Anna Miller")
-    person.type("#controller", "The Choir")
-    person.press("#terms-done")
+    person.agree_to_terms()
     # Longer than the page's prompts, so that few of them make the 20 s that an enrolment asks for.
     for number, spoken in enumerate(passage, start=1):
         person.until(f"document.querySelector('h3')?.textContent === 'Sentence {number} of 12'")
@@ -302,13 +310,8 @@ def test_no_microphone_is_on_without_its_stop_button(
 ) -> None:
     person = Person(browser, speaker)
     browser.get(link())
-    person.type("#passphrase", PASSPHRASE)
-    person.type("#again", PASSPHRASE)
-    person.press("#make")
-    person.press("#to-enrol")
-    person.type("#name", "Anna Miller")
-    person.type("#controller", "The Choir")
-    person.press("#terms-done")
+    person.make_a_vault()
+    person.agree_to_terms()
     person.there("#take-record")
     browser.execute_script(
         "const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);"

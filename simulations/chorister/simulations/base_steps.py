@@ -179,9 +179,7 @@ class Trainee(nn.Module):
         mean, std = batch.target_mean.roll(1, 0), batch.target_std.roll(1, 0)
         f0_hz = swap_pitch(batch.f0_hz, batch.log_f0)
         with lower_precision(self.lower, batch.wav):
-            condition = model.decoder.condition(batch.vector.roll(1, 0), mean, std)
-            everybody = torch.ones_like(noisy[:, 0, 0])
-            said, recalled = _recalled(model, noisy, batch, everybody, of_next=True)
+            said, condition, recalled = _for_the_next(model, noisy, batch)
             hidden = model.decoder.hidden(said, f0_hz, condition)
             harmonic, breath = model.decoder.envelopes(hidden, f0_hz, recalled)
             alone = model.decoder.own_envelopes(hidden, f0_hz, None).float()
@@ -207,6 +205,26 @@ class Trainee(nn.Module):
             )
             terms["residual"] = (stage.residual_weight, _residual(vectors, batch.teacher_centroid))
         return wav
+
+
+def _for_the_next(
+    model: VoiceModel, content: Tensor, batch: Batch
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What the decoder reads to say an example in the next one's voice.
+
+    Args:
+        model: what speaks.
+        content: shape (B, F, C), of the examples.
+        batch: whose speakers the voices are.
+
+    Returns:
+        content (B, F, C), condition (B, 128) and, where there are tables, log-mel (B, F, 80).
+    """
+    target = (batch.vector, batch.target_mean, batch.target_std)
+    condition = model.decoder.condition(*(row.roll(1, 0) for row in target))
+    everybody = torch.ones_like(content[:, 0, 0])
+    said, recalled = _recalled(model, content, batch, everybody, of_next=True)
+    return said, condition, recalled
 
 
 def _recalled(
@@ -334,11 +352,8 @@ def set_contrast(model: VoiceModel, batches: list[Batch], power: float) -> None:
     spread = torch.zeros(2, len(ripples), device=device)
     for batch in (one.to(device) for one in batches):
         content = model.encoder(batch.plain_log_mel, batch.target_mean, batch.target_std)
-        mean, std = batch.target_mean.roll(1, 0), batch.target_std.roll(1, 0)
-        condition = model.decoder.condition(batch.vector.roll(1, 0), mean, std)
-        everybody = torch.ones_like(content[:, 0, 0])
-        said, recalled = _recalled(model, content, batch, everybody, of_next=True)
         f0_hz = swap_pitch(batch.f0_hz, batch.log_f0)
+        said, condition, recalled = _for_the_next(model, content, batch)
         envelopes = model.decoder(said, f0_hz, condition, recalled)
         hiss = draw_hiss(batch.wav.shape, generator)
         converted = log_mel(model.vocoder(*envelopes, f0_hz, hiss))

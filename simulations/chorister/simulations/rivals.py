@@ -19,12 +19,9 @@ from torch import Tensor
 
 from chorister.shared.types import FeatureSequence, FloatArray, Recording
 from chorister.shared.voice.features import log_mel
-from chorister.shared.voice.frames import HOP_SAMPLES
-from chorister.shared.voice.hiss import draw_hiss
 from chorister.shared.voice.model import VoiceModel, move_pitch
 from chorister.shared.voice.profile import LOUD_PERCENTILE, SPEECH_RANGE, SpeakerProfile
-from chorister.shared.voice.vocoder import Vocoder
-from chorister.simulations.vocoder_copy import envelopes
+from chorister.simulations.vocoder_copy import envelopes, speak
 
 NEIGHBOURS = 4
 _CORRECTIONS = 2
@@ -129,7 +126,7 @@ def render(wanted: FloatArray, f0_hz: FloatArray, corrections: int = _CORRECTION
     harmonic, noise = envelopes(wanted, f0_hz)
     voiced = torch.from_numpy(f0_hz > 0)[None, :, None]
     for _ in range(corrections):
-        lacking = torch.from_numpy(wanted - log_mel(_speak(harmonic, noise, f0_hz)))[None]
+        lacking = torch.from_numpy(wanted - log_mel(speak(harmonic, noise, f0_hz)))[None]
         # Smoothly, and never by noise where there is a voice: it would fill up the gaps between
         # harmonics that the wanted log-mel, a mean over other pitches, does not show.
         smooth = torch.nn.functional.avg_pool1d(
@@ -137,7 +134,7 @@ def render(wanted: FloatArray, f0_hz: FloatArray, corrections: int = _CORRECTION
         )
         harmonic = harmonic + torch.where(voiced, smooth, 0.0)
         noise = noise + torch.where(voiced, 0.0, lacking)
-    return _speak(harmonic, noise, f0_hz)
+    return speak(harmonic, noise, f0_hz)
 
 
 def convert_differentially(
@@ -159,12 +156,4 @@ def convert_differentially(
     """
     change: NDArray[np.float32] = (target.mel_mean - source.mel_mean).astype(np.float32)
     harmonic, noise = (envelope + torch.from_numpy(change) for envelope in fitted)
-    return _speak(harmonic, noise, move_pitch(features.f0_hz, source, target))
-
-
-def _speak(harmonic: Tensor, noise: Tensor, f0_hz: FloatArray) -> FloatArray:
-    generator = torch.Generator().manual_seed(0)
-    hiss = draw_hiss((1, len(f0_hz) * HOP_SAMPLES), generator)
-    with torch.inference_mode():
-        wav = Vocoder()(harmonic, noise, torch.from_numpy(f0_hz[None]), hiss)[0]
-    return np.asarray(wav.numpy(), np.float32)
+    return speak(harmonic, noise, move_pitch(features.f0_hz, source, target))

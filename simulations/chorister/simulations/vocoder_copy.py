@@ -59,11 +59,7 @@ def match_statistics(
     f0_hz = move_pitch(features.f0_hz, source, target)
     height = (features.log_mel - source.mel_mean) / source.mel_std
     harmonic, noise = envelopes(height * target.mel_std + target.mel_mean, f0_hz)
-    generator = torch.Generator().manual_seed(0)
-    hiss = draw_hiss((1, len(f0_hz) * HOP_SAMPLES), generator)
-    with torch.inference_mode():
-        converted = Vocoder()(harmonic, noise, torch.from_numpy(f0_hz[None]), hiss)[0]
-    return np.asarray(converted.numpy(), np.float32)
+    return speak(harmonic, noise, f0_hz)
 
 
 def fit_envelopes(
@@ -113,8 +109,22 @@ def copy_by_vocoder(
         shape (F * 160,), float32, 16 kHz; the same for the same input.
     """
     harmonic, noise = fit_envelopes(features, samples, steps)
+    return speak(harmonic, noise, features.f0_hz)
+
+
+def speak(harmonic: Tensor, noise: Tensor, f0_hz: FloatArray) -> FloatArray:
+    """Render envelopes.
+
+    Args:
+        harmonic: shape (1, F, 80), log magnitude of the pulses' filter.
+        noise: shape (1, F, 80), log magnitude of the noise's filter.
+        f0_hz: shape (F,), 0 where unvoiced.
+
+    Returns:
+        shape (F * 160,), float32, 16 kHz; the same for the same input.
+    """
     generator = torch.Generator().manual_seed(0)
-    hiss = draw_hiss((1, len(features.f0_hz) * HOP_SAMPLES), generator)
+    hiss = draw_hiss((1, len(f0_hz) * HOP_SAMPLES), generator)
     with torch.inference_mode():
-        copied = Vocoder()(harmonic, noise, torch.from_numpy(features.f0_hz[None]), hiss)[0]
-    return np.asarray(copied.numpy(), np.float32)
+        wav = Vocoder()(harmonic, noise, torch.from_numpy(f0_hz[None]), hiss)[0]
+    return np.asarray(wav.numpy(), np.float32)
